@@ -186,14 +186,6 @@ class Outcome:
         return Outcome(self.state.take(rows), {k: v[rows] for k, v in self.outputs.items()}, draws)
 
 
-class OpenError(Exception):
-    """A name that does not open: one line saying which, what was looked for and what was found."""
-
-
-class BackendError(Exception):
-    """A backend that failed while running. The message is one line; the cause is chained."""
-
-
 @runtime_checkable
 class Backend(Protocol):
     """See the module's text. Errors while running are raised as they come; ``pair.py`` names the side."""

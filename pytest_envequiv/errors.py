@@ -1,0 +1,22 @@
+"""A user's mistake: said in one line, never with a traceback."""
+
+
+class EnvequivError(Exception):
+    """Base of everything a user can mend. The message names what was wrong and how to mend it."""
+
+
+class OpenError(EnvequivError):
+    """A name that does not open: which, what was looked for and what was found."""
+
+
+class ContractError(EnvequivError):
+    """A contract, counterexample or option that cannot be used as written."""
+
+
+class BackendError(EnvequivError):
+    """A backend that failed while running. ``side`` is "ref" or "target", ``where`` what it was asked to do."""
+
+    def __init__(self, side: str, where: str, message: str):
+        super().__init__(f"the {'reference' if side == 'ref' else 'target'} failed in {where}: {message}")
+        self.side = side
+        self.where = where

@@ -1,0 +1,137 @@
+"""A child process we talk to in length-prefixed msgpack frames, and what to say when it dies.
+
+A frame is four bytes, the length of the body as a big-endian unsigned integer, then the body: one msgpack map.
+Used towards the worker (which runs the judge apart from pytest) and towards ``process:`` backends in any language.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import struct
+import subprocess
+import tempfile
+import threading
+from typing import IO, Any
+
+import msgpack
+
+LARGEST = 1 << 30  # bytes in one frame; more than this is garbage read as a length
+
+
+class PeerError(Exception):
+    """The peer died, fell silent or wrote something that is not a frame. One line, with its last words."""
+
+
+class PeerDied(PeerError):
+    """It exited, or was killed, before it answered."""
+
+
+class PeerSilent(PeerError):
+    """It did not answer within the deadline."""
+
+
+class PeerGarbled(PeerError):
+    """What it wrote is not a frame."""
+
+
+def write_frame(stream: IO[bytes], message: Any) -> None:
+    body = msgpack.packb(message, use_bin_type=True)
+    stream.write(struct.pack(">I", len(body)) + body)
+    stream.flush()
+
+
+def read_frame(stream: IO[bytes]) -> Any:
+    """The next message, or EOFError at a clean end. Raises PeerGarbled for what is not a frame."""
+    head = stream.read(4)
+    if not head:
+        raise EOFError
+    length = struct.unpack(">I", head)[0] if len(head) == 4 else LARGEST + 1
+    if length > LARGEST:
+        raise PeerGarbled(f"expected the length of a frame, got {head!r} (does it print to stdout?)")
+    body = stream.read(length)
+    if len(body) < length:
+        raise PeerGarbled(f"a frame of {length} bytes ended after {len(body)}")
+    try:
+        return msgpack.unpackb(body, raw=False, strict_map_key=False)
+    except Exception as error:
+        raise PeerGarbled(f"a frame of {length} bytes is not msgpack: {error}") from error
+
+
+class Peer:
+    """Starts ``argv`` and exchanges frames over its stdin and stdout; keeps the tail of its stderr."""
+
+    def __init__(self, argv: list[str], *, cwd: str | None = None, env: dict[str, str] | None = None):
+        self.argv = argv
+        self._stderr = tempfile.TemporaryFile()
+        try:
+            self._child = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, cwd=cwd, env=env
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise PeerDied(f"cannot start {argv[0]!r}: {error.strerror}") from error
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._child.stdout is not None
+        while True:
+            try:
+                self._inbox.put(read_frame(self._child.stdout))
+            except Exception as error:  # handed to whoever receives next
+                self._inbox.put(error)
+                return
+
+    def send(self, message: Any) -> None:
+        assert self._child.stdin is not None
+        try:
+            write_frame(self._child.stdin, message)
+        except (OSError, ValueError) as error:
+            raise PeerDied(self._obituary()) from error
+
+    def receive(self, timeout: float) -> Any:
+        """The next message. Raises PeerDied, PeerSilent (after ``timeout`` seconds) or PeerGarbled."""
+        try:
+            message = self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            raise PeerSilent(f"no answer within {timeout:g} s{self._last_words()}") from None
+        if isinstance(message, EOFError):
+            raise PeerDied(self._obituary()) from None
+        if isinstance(message, PeerGarbled):
+            raise PeerGarbled(f"{message}{self._last_words()}") from None
+        if isinstance(message, Exception):
+            raise PeerDied(f"{self._obituary()} ({message})") from message
+        return message
+
+    def _obituary(self) -> str:
+        try:
+            code = self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return f"closed its pipe without exiting{self._last_words()}"
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        return f"{how}{self._last_words()}"
+
+    def _last_words(self) -> str:
+        """The last line of stderr, to put behind a message."""
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, self._stderr.tell() - 4000))
+        lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"; its last words: {lines[-1][:300]}" if lines else ""
+
+    def close(self) -> None:
+        """End it: stdin closed first, killed if it does not leave within a second. Safe to call twice."""
+        if self._child.poll() is None:
+            try:
+                assert self._child.stdin is not None
+                self._child.stdin.close()
+                self._child.wait(timeout=1)
+            except (OSError, subprocess.TimeoutExpired):
+                self._child.kill()
+                self._child.wait()
+        self._stderr.close()
+
+    def kill(self) -> None:
+        self._child.kill()
+        self._child.wait()
+        self._stderr.close()
