@@ -1,0 +1,331 @@
+"""Functional JAX environments: reset(key) -> state, step(key, state, action) -> state, batched by vmap and jit.
+
+``gymnax.py``, ``pgx.py``, ``brax.py`` and ``plain.py`` turn a library's face into a ``Functional``; everything
+that is about JAX (tracing, batching, draws, jaxprs) is here, once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pytest_envequiv.backends.protocol import Arrays, Draw, Leaf, Outcome, Space, Spec, State, Tape
+from pytest_envequiv.whitebox.draws import Label, Unalignable, labelled
+
+# Rows per compiled call. XLA compiles once per shape, so every batch is cut and padded to one of these.
+SMALL, LARGE = 64, 1024
+
+KEY_NAMES = {"key", "rng", "prng", "prng_key", "rng_key", "random_key", "_rng", "_key"}
+
+
+@dataclass(frozen=True)
+class Functional:
+    """A JAX environment as two pure functions of one (unbatched) row.
+
+    reset(key) -> (state, outputs)              state: a pytree of arrays; outputs: dict as in ``Outcome``
+    step(key, state, action) -> (state, outputs)    action: dict of arrays keyed like ``action``
+    auto(key, state, action) -> (state, outputs)    the library's own auto-resetting step, if it has one; its
+                                                outputs may add "final_observation"
+    free: state leaves that only label things (which player is called 0): name -> number of labels. They are
+    never compared, and filled at random where a state is injected.
+    """
+
+    name: str
+    kind: str
+    reset: Callable[..., Any]
+    step: Callable[..., Any]
+    action: Mapping[str, Space]
+    observation: Mapping[str, Space]
+    auto: Callable[..., Any] | None = None
+    time_limit: int | None = None
+    seats: int = 1
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    conventions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    free: Mapping[str, int] = field(default_factory=dict)
+    prefix: str = ""  # taken off the names of state leaves
+    notes: tuple[str, ...] = ()
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """ "board", "inner.color", "0": one name per leaf, in flattening order; a lone array is called "state"."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return [".".join(str(_key(k)) for k in path) or "state" for path in paths]
+
+
+def _key(entry: Any) -> Any:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(entry, attribute):
+            return getattr(entry, attribute)
+    return entry
+
+
+class JaxBackend:
+    """A ``Functional`` behind the backend protocol. Raises what tracing raises if it cannot be traced."""
+
+    def __init__(self, functional: Functional):
+        self.functional = functional
+        key = jax.random.PRNGKey(0)
+        state, _ = jax.eval_shape(functional.reset, key)
+        action = {k: jax.ShapeDtypeStruct(s.shape, s.dtype) for k, s in functional.action.items()}
+        after, _ = jax.eval_shape(functional.step, key, state, action)
+        before, self._tree = jax.tree.flatten(state)
+        if jax.tree.structure(after) != self._tree:
+            raise TypeError(f"step returns a state of another structure: {jax.tree.structure(after)} for {self._tree}")
+        self._names = [name.removeprefix(functional.prefix) for name in leaf_names(state)]
+        self._leaves = [
+            jax.ShapeDtypeStruct(a.shape, jnp.result_type(a.dtype, b.dtype))
+            if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+            else a
+            for a, b in zip(before, jax.tree.leaves(after), strict=True)
+        ]
+        self._keys = {
+            n
+            for n, v in zip(self._names, self._leaves, strict=True)
+            if jnp.issubdtype(v.dtype, jax.dtypes.prng_key)
+            or (v.dtype == jnp.uint32 and v.shape[-1:] == (2,) and n.split(".")[-1].lower() in KEY_NAMES)
+        }
+        fields = {
+            n: Leaf(tuple(v.shape), str(v.dtype))
+            for n, v in zip(self._names, self._leaves, strict=True)
+            if n not in self._keys
+        }
+        draws: Literal["tape", "seed"] = "tape" if self._labelled_or_none() else "seed"
+        self.spec = Spec(
+            name=functional.name,
+            kind=functional.kind,
+            action=functional.action,
+            observation=functional.observation,
+            fields=fields,
+            state="fields",
+            draws=draws,
+            traceable=True,
+            batched=True,
+            time_limit=functional.time_limit,
+            seats=functional.seats,
+            constants=functional.constants,
+            conventions=functional.conventions,
+            versions={"jax": jax.__version__, **functional.versions},
+            notes=functional.notes,
+        )
+
+    # -- what the protocol asks for ------------------------------------------------------------------------------
+
+    def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
+        return self._run("reset", {"seeds": np.asarray(seeds, np.uint32)}, len(seeds), tape)
+
+    def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
+        return self._run("step", self._inputs(state, action, seeds), len(state), tape)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    # -- what only a JAX backend offers --------------------------------------------------------------------------
+
+    @property
+    def free(self) -> Mapping[str, int]:
+        return self.functional.free
+
+    @property
+    def labels(self) -> dict[str, tuple[Label, ...]]:
+        """The draws of "reset" and "step", known before any is made."""
+        return {"reset": self._labelled["reset"].labels, "step": self._labelled["step"].labels}
+
+    def auto_step(self, state: State, action: Arrays, seeds: np.ndarray) -> Outcome:
+        """The library's own auto-resetting step. Only where ``functional.auto`` is given."""
+        return self._run("auto", self._inputs(state, action, seeds), len(state), None)
+
+    def step_as(self, how: str, state: State, action: Arrays, seeds: np.ndarray) -> Outcome:
+        """One step row by row: "jit" (compiled without vmap) or "eager" (operation by operation)."""
+        single = {k: [v[i] for i in range(len(state))] for k, v in self._inputs(state, action, seeds).items()}
+        function = self._single_step if how == "jit" else self._plain_step
+        rows = []
+        for i in range(len(state)):
+            row = {k: v[i] for k, v in single.items()}
+            if how == "jit":
+                rows.append(function(row))
+            else:
+                with jax.disable_jit():
+                    rows.append(function({k: jnp.asarray(v) for k, v in row.items()}))
+        rows = jax.tree.map(np.asarray, rows)
+        fields, outputs = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        return Outcome(State(fields), outputs)
+
+    def step_jaxpr(self) -> Any:
+        """The closed jaxpr of one unbatched step; inputs are the dict of ``_inputs`` in sorted order."""
+        return jax.make_jaxpr(self._plain_step)(self._example("step"))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _inputs(self, state: State, action: Arrays, seeds: np.ndarray) -> dict[str, np.ndarray]:
+        inputs = {f"state.{n}": state.fields[n] for n in self._names if n in state.fields}
+        inputs |= {f"action.{k}": np.asarray(action[k], s.dtype) for k, s in self.functional.action.items()}
+        return inputs | {"seeds": np.asarray(seeds, np.uint32)}
+
+    def _example(self, what: str) -> dict[str, Any]:
+        rows: dict[str, Any] = {"seeds": jax.ShapeDtypeStruct((), jnp.uint32)}
+        if what != "reset":
+            for name, leaf in zip(self._names, self._leaves, strict=True):
+                if name not in self._keys:
+                    rows[f"state.{name}"] = leaf
+            for name, space in self.functional.action.items():
+                rows[f"action.{name}"] = jax.ShapeDtypeStruct(space.shape, space.dtype)
+        return rows
+
+    def _plain_reset(self, row: dict[str, Any]) -> Any:
+        return self._named(*self.functional.reset(jax.random.PRNGKey(row["seeds"])))
+
+    def _plain_step(self, row: dict[str, Any]) -> Any:
+        return self._stepped(self.functional.step, row)
+
+    def _plain_auto(self, row: dict[str, Any]) -> Any:
+        assert self.functional.auto is not None
+        return self._stepped(self.functional.auto, row)
+
+    def _stepped(self, step: Callable[..., Any], row: dict[str, Any]) -> Any:
+        key = jax.random.PRNGKey(row["seeds"])
+        leaves = []
+        for name, leaf in zip(self._names, self._leaves, strict=True):
+            if name not in self._keys:
+                leaves.append(jnp.asarray(row[f"state.{name}"]).astype(leaf.dtype).reshape(leaf.shape))
+            elif jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                leaves.append(jax.random.split(jax.random.key(row["seeds"]), leaf.shape) if leaf.shape else jax.random.key(row["seeds"]))
+            else:  # a key kept in the state: the row's seed stands for it
+                leaves.append(jnp.broadcast_to(jax.random.fold_in(key, 1), leaf.shape))
+        action = {k: row[f"action.{k}"] for k in self.functional.action}
+        return self._named(*step(key, jax.tree.unflatten(self._tree, leaves), action))
+
+    def _named(self, state: Any, outputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        fields = {
+            n: jnp.asarray(v).astype(leaf.dtype)
+            for n, v, leaf in zip(self._names, jax.tree.leaves(state), self._leaves, strict=True)
+            if n not in self._keys
+        }
+        return fields, {k: jnp.asarray(v) for k, v in outputs.items()}
+
+    @cached_property
+    def _labelled(self) -> dict[str, Any]:
+        return {
+            "reset": labelled(self._plain_reset, self._example("reset")),
+            "step": labelled(self._plain_step, self._example("step")),
+        }
+
+    def _labelled_or_none(self) -> dict[str, Any] | None:
+        try:
+            return self._labelled
+        except Unalignable:
+            return None
+
+    @cached_property
+    def _single_step(self) -> Callable[..., Any]:
+        return jax.jit(self._plain_step)
+
+    @cached_property
+    def _compiled(self) -> dict[tuple[str, bool], Callable[..., Any]]:
+        return {}
+
+    def _function(self, what: str, playing: bool) -> Callable[..., Any]:
+        if (what, playing) not in self._compiled:
+            if what == "auto" or self._labelled_or_none() is None:
+                plain = {"reset": self._plain_reset, "step": self._plain_step, "auto": self._plain_auto}[what]
+                function: Callable[..., Any] = lambda row, values: (plain(row), [])  # noqa: E731
+            elif playing:
+                play = self._labelled[what].play
+                function = lambda row, values: (play(values, row), [])  # noqa: E731
+            else:
+                record = self._labelled[what].record
+                function = lambda row, values: record(row)  # noqa: E731
+            self._compiled[what, playing] = jax.jit(jax.vmap(function))
+        return self._compiled[what, playing]
+
+    def _run(self, what: str, rows: dict[str, np.ndarray], count: int, tape: Tape | None) -> Outcome:
+        labels = self.labels[what] if what != "auto" and self.spec.draws == "tape" else ()
+        playing = tape is not None and bool(labels)
+        values = [np.asarray(d.value) for d in tape] if playing and tape else []
+        function = self._function(what, playing)
+        size = SMALL if count <= SMALL else LARGE
+        pieces = []
+        for start in range(0, count, size):
+            piece, given = _padded((rows, values), start, size)
+            pieces.append(function(piece, given))
+        pieces = jax.device_get(pieces)
+        (fields, outputs), made = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
+        draws = tape if playing else _tape(labels, made)
+        return Outcome(State(fields), outputs, draws if self.spec.draws == "tape" else None)
+
+
+def _padded(tree: Any, start: int, size: int) -> Any:
+    """Rows start..start+size of every array, the last row repeated to fill."""
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        piece = array[start : start + size]
+        return piece if len(piece) == size else np.concatenate([piece, np.repeat(piece[-1:], size - len(piece), 0)])
+
+    return jax.tree.map(cut, tree)
+
+
+def _tape(labels: tuple[Label, ...], made: list[Any]) -> Tape:
+    draws = []
+    for label, (value, low, high) in zip(labels, made, strict=True):
+        if label.kind == "bernoulli":  # kept as the uniform number that decides it; 0 is below any probability
+            value = np.where(value, np.float32(0), np.float32(1))
+        present = np.ones(len(value), bool)
+        draws.append(Draw(label.kind, label.shape, low, high, value, present, label.site))
+    return tuple(draws)
+
+
+def space_of(space: Any) -> dict[str, Space]:
+    """A gymnax- or Gymnasium-like space (``n``, or ``low``/``high``/``shape``, or ``spaces``) as named spaces.
+
+    The names are "" for a lone space and the keys of a dict or tuple; join them to "action" or "observation".
+    """
+    if hasattr(space, "spaces"):
+        parts = space.spaces.items() if isinstance(space.spaces, Mapping) else enumerate(space.spaces)
+        return {
+            ".".join(filter(None, (str(key), inner))): found
+            for key, part in parts
+            for inner, found in space_of(part).items()
+        }
+    if hasattr(space, "nvec"):
+        high = np.asarray(space.nvec) - 1
+        return {"": Space("discrete", high.shape, str(np.dtype(space.dtype)), np.zeros_like(high), high)}
+    if type(space).__name__ == "MultiBinary":
+        return {"": Space("discrete", tuple(space.shape), str(np.dtype(space.dtype)), np.array(0), np.array(1))}
+    if hasattr(space, "n"):
+        start = int(getattr(space, "start", 0))
+        dtype = str(np.dtype(getattr(space, "dtype", np.int32)))
+        return {"": Space("discrete", (), dtype, np.array(start), np.array(start + int(space.n) - 1))}
+    if hasattr(space, "low"):
+        shape = tuple(int(n) for n in space.shape)
+        low, high = (np.broadcast_to(np.asarray(bound), shape) for bound in (space.low, space.high))
+        return {"": Space("box", shape, str(np.dtype(space.dtype)), low, high)}
+    raise TypeError(f"a space of type {type(space).__name__} is not understood (discrete, box, dict and tuple are)")
+
+
+def named_spaces(root: str, space: Any) -> dict[str, Space]:
+    """ "action" or "action.<key>" -> Space."""
+    return {f"{root}.{key}" if key else root: found for key, found in space_of(space).items()}
+
+
+def numeric_constants(settings: Any) -> dict[str, np.ndarray]:
+    """The numeric leaves of a parameter structure, by name, as float64."""
+    if settings is None:
+        return {}
+    leaves = jax.tree.leaves(settings)
+    found = {}
+    for name, leaf in zip(leaf_names(settings), leaves, strict=True):
+        if isinstance(leaf, (bool, int, float, np.ndarray, np.generic, jax.Array)) and np.size(leaf) <= 64:
+            found[name] = np.asarray(leaf, np.float64)
+    return found
+
+
+def short_path(path: str) -> str:
+    """The last two parts of a path: enough to find a file, nothing about the machine."""
+    return os.sep.join(path.split(os.sep)[-2:])

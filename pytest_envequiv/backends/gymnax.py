@@ -1,0 +1,108 @@
+"""gymnax environments, and ports written against its interface. ``gymnax:CartPole-v1``, or an Environment object.
+
+The step that is compared is ``step_env`` (the dynamics) with the time limit of ``is_truncated``; the
+auto-resetting ``step`` is checked against it in a test of its own.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from pytest_envequiv.backends.functional import Functional, JaxBackend, named_spaces, numeric_constants
+from pytest_envequiv.backends.protocol import DONE, REWARD, TERMINATED, TRUNCATED, Backend
+from pytest_envequiv.errors import OpenError
+
+
+def open_name(rest: str, options: dict[str, Any]) -> Backend:
+    """``rest`` is an id of gymnax's registry; options override fields of its parameters."""
+    try:
+        import gymnax
+    except ImportError as error:
+        raise OpenError(
+            f"gymnax:{rest}: {error}; install it with: pip install 'pytest-envequiv[gymnax]'"
+        ) from error
+    if rest not in gymnax.registered_envs:
+        from difflib import get_close_matches
+
+        near = get_close_matches(rest, gymnax.registered_envs, 1)
+        raise OpenError(
+            f"gymnax:{rest}: gymnax {version('gymnax')} has no environment of that id"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+    environment, params = gymnax.make(rest)
+    return _backend(environment, params, f"gymnax:{rest}", options, {"gymnax": version("gymnax")})
+
+
+def claim(thing: Any, name: str, options: dict[str, Any]) -> Backend | None:
+    """Takes an Environment-like object (``step_env``, ``reset_env``, ``default_params``), or a class of them."""
+    if not all(hasattr(thing, a) for a in ("step_env", "reset_env", "default_params")):
+        return None
+    environment = thing() if isinstance(thing, type) else thing
+    return _backend(environment, environment.default_params, name, options, {})
+
+
+def _backend(environment: Any, params: Any, name: str, options: dict[str, Any], versions: dict[str, str]) -> Backend:
+    if options:
+        unknown = [key for key in options if not hasattr(params, key)]
+        if unknown:
+            raise OpenError(f"{name}: no parameter {unknown[0]!r}; it has {', '.join(numeric_constants(params))}")
+        params = params.replace(**options)
+    separate = hasattr(environment, "is_truncated")
+
+    def outputs(observation: Any, reward: Any, done: Any, state: Any) -> dict[str, Any]:
+        ends = {TERMINATED: done, TRUNCATED: environment.is_truncated(state, params)} if separate else {DONE: done}
+        return {**_observations(observation), REWARD: reward, **ends}
+
+    def reset(key: Any) -> Any:
+        observation, state = environment.reset_env(key, params)
+        return state, _observations(observation)
+
+    def step(key: Any, state: Any, action: Any) -> Any:
+        observation, state, reward, done, _ = environment.step_env(key, state, _action(action), params)
+        return state, outputs(observation, reward, done, state)
+
+    def auto(key: Any, state: Any, action: Any) -> Any:
+        returned = environment.step(key, state, _action(action), params)
+        observation, state, reward, *ends, info = returned
+        flags = dict(zip((TERMINATED, TRUNCATED), ends, strict=True)) if len(ends) == 2 else {DONE: ends[0]}
+        final = info.get("final_observation") if isinstance(info, dict) else None
+        kept = {} if final is None else {f"final_{k}": v for k, v in _observations(final).items()}
+        return state, {**_observations(observation), REWARD: reward, **flags, **kept}
+
+    return JaxBackend(
+        Functional(
+            name=name,
+            kind="gymnax",
+            reset=reset,
+            step=step,
+            auto=auto,
+            action=named_spaces("action", environment.action_space(params)),
+            observation=named_spaces("observation", environment.observation_space(params)),
+            time_limit=_limit(params),
+            constants=numeric_constants(params),
+            conventions={"auto_reset": "same-step", "done": "separate" if separate else "merged"},
+            versions=versions,
+        )
+    )
+
+
+def _limit(params: Any) -> int | None:
+    limit = getattr(params, "max_steps_in_episode", None)
+    return None if limit is None else int(limit)
+
+
+def _action(action: dict[str, Any]) -> Any:
+    return action["action"] if set(action) == {"action"} else {k.split(".", 1)[1]: v for k, v in action.items()}
+
+
+def _observations(observation: Any) -> dict[str, Any]:
+    import jax
+
+    from pytest_envequiv.backends.functional import leaf_names
+
+    names = leaf_names(observation)
+    leaves = jax.tree.leaves(observation)
+    if names == ["state"]:
+        return {"observation": leaves[0]}
+    return {f"observation.{n}": v for n, v in zip(names, leaves, strict=True)}

@@ -1,0 +1,194 @@
+"""Randomness of an unmodified JAX function, made visible: recorded as labelled draws, or taken from outside.
+
+``jax.random.uniform`` and its kin appear in a jaxpr as calls of jitted functions with known names. Evaluating the
+jaxpr equation by equation lets us export the value and the bounds of each such call (record) or put a given value
+in its place (play). It does not matter how the port imported ``jax.random`` or what was jitted before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+# Name of the jitted function in the jaxpr -> the kind of draw. Their first operand is the key.
+NAMED = {
+    "_uniform": "uniform",
+    "_normal": "normal",
+    "_randint": "integers",
+    "_bernoulli": "bernoulli",
+    "_shuffle": "permutation",
+    "_gumbel": "gumbel",
+    "_exponential": "exponential",
+    "_truncated_normal": "truncated_normal",
+    "_categorical": "categorical",
+    "_beta": "beta",
+    "_gamma": "gamma",
+    "_poisson": "poisson",
+    "_laplace": "laplace",
+}
+
+
+class Unalignable(Exception):
+    """A draw inside a loop: its number is not known before the run, so it cannot become one input."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is known about a draw before it is made."""
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    site: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A traced function with its draws in the open.
+
+    record(*args)        -> (result, [(value, low, high), ...])   one entry per label
+    play(values, *args)  -> result                                values[i] replaces draw i; for a bernoulli it is
+                                                                  a uniform number u, and the draw is u < p
+    """
+
+    labels: tuple[Label, ...]
+    record: Callable[..., Any]
+    play: Callable[..., Any]
+
+
+def labelled(function: Callable[..., Any], *example: Any) -> Labelled:
+    """Trace ``function`` on arguments shaped like ``example`` and find its draws.
+
+    Raises Unalignable if one is made inside a scan or while loop.
+    """
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
+    tree = jax.tree.structure(shape)
+    labels: list[Label] = []
+
+    def note(equation: Any, kind: str, _: Sequence[Any]) -> list[Any]:
+        out = equation.outvars[0].aval
+        labels.append(Label(kind, tuple(out.shape), str(out.dtype), _site(equation)))
+        return [jnp.zeros(v.aval.shape, v.aval.dtype) for v in equation.outvars]
+
+    jax.eval_shape(lambda *args: _evaluate(closed, jax.tree.leaves(args), note), *example)
+
+    def record(*args: Any) -> Any:
+        made: list[tuple[Any, Any, Any]] = []
+
+        def keep(equation: Any, kind: str, inputs: Sequence[Any]) -> list[Any]:
+            outputs = _bind(equation, inputs)
+            low, high = _bounds(kind, inputs)
+            made.append((outputs[0], low, high))
+            return outputs
+
+        leaves = _evaluate(closed, jax.tree.leaves(args), keep)
+        return jax.tree.unflatten(tree, leaves), made
+
+    def play(values: Sequence[Any], *args: Any) -> Any:
+        left = list(values)
+
+        def supply(equation: Any, kind: str, inputs: Sequence[Any]) -> list[Any]:
+            out = equation.outvars[0].aval
+            value = left.pop(0)
+            if kind == "bernoulli":
+                value = value < inputs[1]
+            return [jnp.broadcast_to(value, out.shape).astype(out.dtype)]
+
+        return jax.tree.unflatten(tree, _evaluate(closed, jax.tree.leaves(args), supply))
+
+    return Labelled(tuple(labels), record, play)
+
+
+def _bounds(kind: str, inputs: Sequence[Any]) -> tuple[Any, Any]:
+    """(low, high) as floats: the interval, the mean and deviation, or (probability, nan)."""
+    nan = jnp.float32(np.nan)
+    if kind in ("uniform", "integers"):
+        return tuple(jnp.asarray(bound, jnp.float32) for bound in inputs[1:3])  # type: ignore[return-value]
+    if kind == "normal":
+        return jnp.float32(0), jnp.float32(1)
+    if kind == "bernoulli":
+        return jnp.asarray(inputs[1], jnp.float32), nan
+    return nan, nan
+
+
+def _site(equation: Any) -> str:
+    """ "file.py:12" of the user's line that made the draw, or "" where JAX does not tell."""
+    try:
+        from jax._src import source_info_util
+
+        frame = source_info_util.user_frame(equation.source_info.traceback)
+        return f"{frame.file_name.rsplit('/', 1)[-1]}:{frame.start_line}" if frame else ""
+    except Exception:  # a private module of JAX: the site is a convenience, never needed
+        return ""
+
+
+def _kind(equation: Any) -> str | None:
+    if equation.primitive.name in ("jit", "pjit"):
+        return NAMED.get(equation.params["name"])
+    return "bits" if equation.primitive.name == "random_bits" else None
+
+
+def _inner(equation: Any) -> list[Any]:
+    """Every jaxpr among the parameters of an equation."""
+    found = []
+    for value in equation.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, (jex.ClosedJaxpr, jex.Jaxpr)):
+                found.append(item)
+    return found
+
+
+def _draws_inside(jaxpr: Any) -> bool:
+    body = jaxpr.jaxpr if isinstance(jaxpr, jex.ClosedJaxpr) else jaxpr
+    return any(_kind(e) or any(map(_draws_inside, _inner(e))) for e in body.eqns)
+
+
+def _bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+    params = equation.primitive.get_bind_params(equation.params)
+    subfunctions, params = params if isinstance(params, tuple) else ((), params)  # a pair before JAX 0.9
+    outputs = equation.primitive.bind(*subfunctions, *inputs, **params)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def _evaluate(closed: Any, arguments: Sequence[Any], on_draw: Callable[..., list[Any]]) -> list[Any]:
+    """Run a jaxpr, handing each draw to ``on_draw(equation, kind, inputs)``; draws inside calls included."""
+    jaxpr = closed.jaxpr
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    values.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, jex.Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        kind = _kind(equation)
+        if kind is not None:
+            outputs = on_draw(equation, kind, inputs)
+        elif not any(map(_draws_inside, _inner(equation))):
+            outputs = _bind(equation, inputs)
+        elif equation.primitive.name == "cond":
+            # Both branches are evaluated, as vmap would do, so that each draw is made once, whatever the branch.
+            branches = [_evaluate(b, inputs[1:], on_draw) for b in equation.params["branches"]]
+            which = jnp.clip(jnp.asarray(inputs[0]).astype(jnp.int32), 0, len(branches) - 1)
+            outputs = [_choose(which, choices) for choices in zip(*branches, strict=True)]
+        elif equation.primitive.name in ("scan", "while"):
+            raise Unalignable(f"a draw inside a {equation.primitive.name} loop ({_site(equation)})")
+        else:
+            body = _inner(equation)[0]
+            body = body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ())
+            outputs = _evaluate(body, inputs, on_draw)
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _choose(which: Any, choices: Sequence[Any]) -> Any:
+    if jnp.issubdtype(getattr(choices[0], "dtype", None), jax.dtypes.prng_key):
+        data = jnp.stack([jax.random.key_data(c) for c in choices])
+        return jax.random.wrap_key_data(data[which], impl=jax.random.key_impl(choices[0]))
+    return jnp.stack([jnp.asarray(c) for c in choices])[which]
