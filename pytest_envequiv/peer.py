@@ -6,6 +6,7 @@ Used towards the worker (which runs the judge apart from pytest) and towards ``p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import re
@@ -152,9 +153,15 @@ class Peer:
             except (OSError, subprocess.TimeoutExpired):
                 self._child.kill()
                 self._child.wait()
-        self._stderr.close()
+        self._let_go()
 
     def kill(self) -> None:
         self._child.kill()
         self._child.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        assert self._child.stdin is not None
+        with contextlib.suppress(OSError):  # what it had not read is lost
+            self._child.stdin.close()
         self._stderr.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import runpy
 import shlex
 import shutil
 import struct
@@ -747,7 +748,8 @@ def test_javascript_draws_in_branches_are_labelled_by_row(opened, node, tmp_path
         const box = {{ kind: "box", shape: [], dtype: "float64" }};
         serve({{
           name: "branches", action: {{ kind: "discrete", high: 2 }}, observation: box,
-          fields: {{ x: {{ dtype: "float64" }} }}, reset: () => ({{ state: {{ x: 0 }}, outputs: {{ observation: 0 }} }}), step,
+          fields: {{ x: {{ dtype: "float64" }} }}, step,
+          reset: () => ({{ state: {{ x: 0 }}, outputs: {{ observation: 0 }} }}),
         }});
         """
     )
@@ -762,7 +764,7 @@ def test_javascript_draws_in_branches_are_labelled_by_row(opened, node, tmp_path
     assert then.draws[0].value.dtype == np.int64 and then.draws[1].site == then.draws[2].site != then.draws[0].site
     summed = sum(np.where(d.present, d.value, 0) for d in then.draws)
     np.testing.assert_allclose(then.state.fields["x"], summed, rtol=1e-15)
-    equal(then, backend.step(first.state, action(0, 1, 2), np.zeros(3, int), then.draws[::-1][-1:] + then.draws[1:]))
+    equal(then, backend.step(first.state, action(0, 1, 2), np.zeros(3, int), then.draws[::-1]))
     with pytest.raises(ProgramError, match=r"the tape holds no uniform draw for branches\.mjs:7"):
         backend.step(first.state, action(0, 1, 2), np.zeros(3, int), then.draws[:2])
 
@@ -792,8 +794,6 @@ class Toy:
         subprocess.run([sys.executable, "-c", "import sys; print('from a child', sys.stdin.read())"])
         if MODE == "snapshot":
             hidden = np.empty(len(xs), object)
-            hidden[:] = [random.Random(x) for x in xs]
-            self.xs = dict(zip([h.random() for h in hidden.copy()], xs))
             hidden[:] = [{{"x": x}} for x in xs]
         else:
             hidden = np.array([(i, x) for i, x in enumerate(xs)], [("row", "i4"), ("x", "f8")])
@@ -835,9 +835,8 @@ def toy(tmp_path, monkeypatch):
         (folder / "served.py").write_text(
             f"from pytest_envequiv.backends.serve import serve\nfrom toy import Toy\n{run}\n"
         )
-        namespace: dict[str, object] = {}
-        exec(compile((folder / "toy.py").read_text(), "toy.py", "exec"), namespace)
-        return namespace["Toy"], shlex.join([sys.executable, str(folder / "served.py")])
+        toy = runpy.run_path(str(folder / "toy.py"))["Toy"]
+        return toy, shlex.join([sys.executable, str(folder / "served.py")])
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return write
@@ -907,3 +906,19 @@ def test_serving_by_name(opened, toy):
     with pytest.raises(OpenError) as caught:
         opened(f"{command} other")
     assert str(caught.value) == f"process:{command} other: other: there is only toy"
+
+
+def test_a_gymnasium_environment_in_its_own_process(opened, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    serve = shlex.join([sys.executable, "-m", "pytest_envequiv.backends.serve"])
+    far, real = opened(f"{serve} gymnasium:CartPole-v1"), gymnasium.make("CartPole-v1")
+    outcome, (observation, _) = far.reset(np.array([11])), real.reset(seed=11)
+    for t in range(50):
+        np.testing.assert_array_equal(outcome.outputs["observation"][0], observation)
+        observation, _, terminated, truncated, _ = real.step(t % 2)
+        outcome = far.step(outcome.state, action(t % 2), np.array([0]))
+        assert outcome.done[0] == (terminated or truncated)
+        if terminated or truncated:
+            break
+    with pytest.raises(OpenError, match="NoSuch"):
+        opened(f"{serve} gymnasium:NoSuch-v0")

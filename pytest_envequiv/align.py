@@ -1,0 +1,379 @@
+"""Field alignment: where each field of the target's state is to be found on the reference's side.
+
+A map is a list of links, one a target field. A link is proposed by name, then by value (both sides play the same
+episodes: which numbers move together), then by response (push a field, see which outputs answer), or is given by
+the contract. A proposed map is tried on fresh states before it is believed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pytest_envequiv.backends.protocol import Arrays, Leaf, State
+from pytest_envequiv.errors import ContractError
+
+CLOCKS = {"time", "t", "step", "steps", "stepcount", "stepcounter", "elapsedsteps", "timestep", "clock", "counter", "numsteps", "stepnum", "curstep", "currentstep"}  # fmt: skip
+CLOSE, ENOUGH = 1e-3, 0.9
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place to read a value from.
+
+    kind   "state": the reference's field ``name`` (element ``index`` of it, or all); "output": what it showed;
+           "clock": steps since the reset; "constant": ``value``; "free": any label
+    """
+
+    kind: Literal["state", "output", "clock", "constant", "free"]
+    name: str = ""
+    index: int | None = None
+    value: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind == "constant":
+            return f"constant:{self.value[0]:g}" if len(set(self.value)) == 1 else "constant"
+        if self.kind in ("clock", "free"):
+            return self.kind
+        text = self.name if self.index is None else f"{self.name}[{self.index}]"
+        return text if self.kind == "state" else f"output:{text}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A target field and its sources: one for the whole field, or one for each element in C order.
+
+    ``recode`` translates whole numbers (reference value -> target value) where the sides number things differently.
+    """
+
+    field: str
+    leaf: Leaf
+    sources: tuple[Source, ...]
+    recode: Mapping[int, int] | None = None
+    how: str = "name"
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the field has a counterpart in the reference's state (and not only in what it showed)."""
+        return all(s.kind in ("state", "clock") for s in self.sources)
+
+    def __str__(self) -> str:
+        text = ", ".join(map(str, self.sources))
+        return f"{text} recoded {dict(self.recode)}" if self.recode else text
+
+
+@dataclass(frozen=True)
+class StateMap:
+    """links: every target field that could be filled; missing: those that could not, with what is known."""
+
+    links: tuple[Link, ...]
+    missing: Mapping[str, str]
+    unread: tuple[str, ...]  # reference fields that fill nothing
+    ambiguous: Mapping[str, str]
+    verified: bool = False
+    said: str = ""
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing and not self.ambiguous
+
+    @property
+    def usable(self) -> bool:
+        return self.complete and self.verified
+
+    def apply(self, state: State, seen: Arrays, clock: np.ndarray, seeds: np.ndarray, free: Mapping[str, int]) -> State:
+        """The target's states for the reference's: B rows each."""
+        fields = {}
+        for link in self.links:
+            columns = [_read(s, link, state, seen, clock, seeds, free) for s in link.sources]
+            value = columns[0] if len(columns) == 1 else np.stack([c.reshape(len(clock)) for c in columns], 1)
+            if link.recode:
+                value = _recoded(value, link.recode)
+            if value.dtype.kind == "f" and link.leaf.dtype[0] in "biuf":
+                value = np.nan_to_num(value, nan=0.0, posinf=np.inf, neginf=-np.inf)  # None in the reference
+            fields[link.field] = value.reshape(len(clock), *link.leaf.shape).astype(link.leaf.dtype)
+        return State(fields)
+
+    def text(self) -> dict[str, str]:
+        return {link.field: str(link) for link in self.links} | {k: f"? {v}" for k, v in self.missing.items()}
+
+    def toml(self) -> str:
+        """The map as a contract table, for a person to complete."""
+        lines = ["[fields]", "# target field = where it is found on the reference's side:"]
+        lines += ['# "name", "name[i]", "output:mask", "clock", "constant:0", "free", or a list, one for each element']
+        for link in self.links:
+            listed = [str(s) for s in link.sources]
+            value = f'"{listed[0]}"' if len(listed) == 1 else "[" + ", ".join(f'"{t}"' for t in listed) + "]"
+            note = f"  # by {link.how}" + (f"; also fits {self.ambiguous[link.field]}" if link.field in self.ambiguous else "")
+            lines.append(f'"{link.field}" = {value}{note}')
+        lines += [f'# "{field}" = "?"  # {why}' for field, why in self.missing.items()]
+        if self.unread:
+            lines.append(f"# fields of the reference that nothing is filled from: {', '.join(self.unread)}")
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """States both sides were in after the same history: B rows, and which are fresh from a reset."""
+
+    state: State
+    seen: Arrays
+    clock: np.ndarray
+    target: State
+
+    @property
+    def fresh(self) -> np.ndarray:
+        return self.clock == 0
+
+
+def _read(s: Source, link: Link, state: State, seen: Arrays, clock: np.ndarray, seeds: np.ndarray, free: Mapping[str, int]) -> np.ndarray:
+    rows = len(clock)
+    if s.kind == "clock":
+        return clock
+    if s.kind == "constant":
+        return np.broadcast_to(np.array(s.value if len(s.value) > 1 else s.value[0]), (rows, len(s.value)) if len(s.value) > 1 else (rows,))
+    if s.kind == "free":
+        return seeds % free.get(link.field, 2)
+    column = (state.fields if s.kind == "state" else seen)[s.name]
+    return column if s.index is None else column.reshape(rows, -1)[:, s.index]
+
+
+def _recoded(value: np.ndarray, recode: Mapping[int, int]) -> np.ndarray:
+    known = np.array(sorted(recode))
+    codes = np.array([recode[k] for k in known])
+    place = np.clip(np.searchsorted(known, value), 0, len(known) - 1)
+    # A value never seen in play has no known counterpart; it is left alone and will show as a divergence.
+    return np.where(known[place] == value, codes[place], value)
+
+
+def plain_name(name: str) -> str:
+    """For comparing names: lower case, letters and digits, clocks all alike."""
+    bare = re.sub(r"[^a-z0-9]", "", name.split(".")[-1].lower())
+    return "clock" if bare in CLOCKS else bare
+
+
+# -- proposing -----------------------------------------------------------------------------------------------------
+
+
+def propose(
+    leaves: Mapping[str, Leaf],
+    reference: Mapping[str, Leaf],
+    pairs: Pairs | None,
+    given: Mapping[str, Any],
+    free: Mapping[str, int],
+    response: Mapping[str, tuple[Source, ...]] | None = None,
+) -> StateMap:
+    """A map for the target's ``leaves`` from the reference's fields.
+
+    ``pairs``: states with the same history, if there are any; ``given``: links of the contract;
+    ``response``: links found by pushing fields, used for what is still open.
+    """
+    links: list[Link] = []
+    missing: dict[str, str] = {}
+    ambiguous: dict[str, str] = {}
+    for name in given:
+        if name not in leaves:
+            raise ContractError(f"[fields] names {name!r}, which the target's state has not; it has {', '.join(leaves)}")
+    for name, leaf in leaves.items():
+        if name in given:
+            links.append(_from_contract(name, leaf, given[name], reference))
+        elif name in free:
+            links.append(Link(name, leaf, (Source("free"),), how="being a label"))
+        elif pairs is not None:
+            link, also = _by_value(name, leaf, pairs)
+            if link is None and response and name in response:
+                link = Link(name, leaf, response[name], how="response")
+            if link is None:
+                link = _by_name(name, leaf, reference)
+            if link is None:
+                missing[name] = also
+            else:
+                links.append(link)
+                if also:
+                    ambiguous[name] = also
+        else:
+            link = _by_name(name, leaf, reference)
+            if link is None and response and name in response:
+                link = Link(name, leaf, response[name], how="response")
+            if link is None:
+                missing[name] = "no field of the reference has this name and size, and no histories could be compared"
+            else:
+                links.append(link)
+    read = {s.name for link in links for s in link.sources if s.kind == "state"}
+    return StateMap(tuple(links), missing, tuple(n for n in reference if n not in read), ambiguous)
+
+
+def _from_contract(name: str, leaf: Leaf, value: Any, reference: Mapping[str, Leaf]) -> Link:
+    recode = None
+    if isinstance(value, Mapping):
+        recode = {int(k): int(v) for k, v in value.get("recode", {}).items()} or None
+        value = value.get("from")
+    texts = value if isinstance(value, list) else [value]
+    return Link(name, leaf, tuple(_parsed(str(t), name, reference) for t in texts), recode, how="contract")
+
+
+def _parsed(text: str, name: str, reference: Mapping[str, Leaf]) -> Source:
+    if text in ("clock", "free"):
+        return Source(text)  # type: ignore[arg-type]
+    if text.startswith("constant:"):
+        return Source("constant", value=(float(text.split(":", 1)[1]),))
+    kind: Literal["state", "output"] = "output" if text.startswith("output:") else "state"
+    found = re.fullmatch(r"(.+?)(?:\[(\d+)\])?", text.removeprefix("output:"))
+    assert found is not None
+    if kind == "state" and found[1] not in reference:
+        raise ContractError(f"[fields] {name} = {text!r}: the reference's state has {', '.join(reference) or 'no fields'}")
+    return Source(kind, found[1], None if found[2] is None else int(found[2]))
+
+
+def _by_name(name: str, leaf: Leaf, reference: Mapping[str, Leaf]) -> Link | None:
+    size = int(np.prod(leaf.shape))
+    fits = [n for n, other in reference.items() if plain_name(n) == plain_name(name) and int(np.prod(other.shape)) == size]
+    return Link(name, leaf, (Source("state", fits[0]),)) if len(fits) == 1 else None
+
+
+def _by_value(name: str, leaf: Leaf, pairs: Pairs) -> tuple[Link | None, str]:
+    """The best source for one target field from states of the same history, and what else fits as well."""
+    value = pairs.target.fields[name]
+    rows, size = len(value), int(np.prod(leaf.shape))
+    flat = value.reshape(rows, -1)
+    whole = [(s, column) for s, column in _columns(pairs) if column.shape[1] == size]
+    scored = [(_score(column, flat), _preference(s, name), s, column) for s, column in whole]
+    scored = [entry for entry in scored if entry[0] >= ENOUGH]
+    if not scored:
+        recoded = [(s, code) for s, column in whole if (code := _code(column, flat)) is not None]
+        if recoded:
+            best = min(recoded, key=lambda entry: _preference(entry[0], name))
+            return Link(name, leaf, (best[0],), best[1], how="value"), ""
+    constant = bool((flat == flat[:1]).all())
+    if scored:
+        best = max(scored, key=lambda entry: (round(entry[0], 2), -entry[1]))
+        # Rivals that never differ from the best are the same quantity under another name.
+        rivals = [
+            e
+            for e in scored
+            if e[1] == best[1] and e[0] >= best[0] - 0.02 and not _same_column(e[3], best[3])
+        ]
+        # A field that never moved says nothing by its value.
+        if not constant or best[1] == 0:
+            return Link(name, leaf, (best[2],), how="value"), ", ".join(str(e[2]) for e in rivals)
+    if constant:
+        return Link(name, leaf, (Source("constant", value=tuple(flat[0].astype(float).tolist())),), how="never moving"), ""
+    if size <= 64:
+        pieces = [_element(name, flat[:, i], pairs) for i in range(size)]
+        if all(p is not None for p in pieces):
+            return Link(name, leaf, tuple(p for p in pieces if p is not None), how="value"), ""
+    return None, "nothing on the reference's side moves with it"
+
+
+def _same_column(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.array_equal(a.astype(float), b.astype(float), equal_nan=True))
+
+
+def _columns(pairs: Pairs) -> list[tuple[Source, np.ndarray]]:
+    """Everything the reference shows, as (rows, elements)."""
+    rows = len(pairs.clock)
+    found = [(Source("state", n), v.reshape(rows, -1)) for n, v in pairs.state.fields.items()]
+    found.append((Source("clock"), pairs.clock.reshape(rows, 1)))
+    found += [(Source("output", n), np.asarray(v).reshape(rows, -1)) for n, v in pairs.seen.items()]
+    singles = [
+        (Source(s.kind, s.name, i), column[:, i : i + 1])
+        for s, column in found
+        if 1 < column.shape[1] <= 64
+        for i in range(column.shape[1])
+    ]
+    return found + singles
+
+
+def _preference(s: Source, name: str) -> int:
+    """0 is best: the same name, then state, clock, output."""
+    if s.kind == "state" and s.index is None and plain_name(s.name) == plain_name(name):
+        return 0
+    return {"state": 1, "clock": 2, "output": 3}[s.kind]
+
+
+def _element(name: str, column: np.ndarray, pairs: Pairs) -> Source | None:
+    if (column == column[0]).all():
+        return Source("constant", value=(float(column[0]),))
+    scored = [
+        (_score(other, column[:, None]), -_preference(s, name), s) for s, other in _columns(pairs) if other.shape[1] == 1
+    ]
+    best = max(scored, key=lambda entry: (round(entry[0], 2), entry[1]), default=None)
+    return best[2] if best and best[0] >= ENOUGH else None
+
+
+def _score(a: np.ndarray, b: np.ndarray) -> float:
+    """How well two columns (rows, k) move together, 0..1: the share of rows that agree; for floats that drift
+    apart (a port with a bug), the correlation, if they also begin alike."""
+    x, y = a.astype(float), b.astype(float)
+    spread = np.nanmax(y, 0) - np.nanmin(y, 0)
+    close = np.abs(x - y) <= CLOSE * np.where(spread > 0, spread, 1) + 1e-6
+    both_nan = np.isnan(x) & np.isnan(y)
+    agree = float((close | both_nan).all(1).mean())
+    if agree >= ENOUGH or a.dtype.kind != "f" or b.dtype.kind != "f" or (spread == 0).any():
+        return agree
+    with np.errstate(all="ignore"):
+        related = [np.corrcoef(x[:, i], y[:, i])[0, 1] for i in range(x.shape[1])]
+    worst = float(np.nanmin(related)) if not np.isnan(related).any() else 0.0
+    return worst * 0.95 if worst > 0.99 else agree
+
+
+def _code(a: np.ndarray, b: np.ndarray) -> dict[int, int] | None:
+    """A one-to-one recoding of whole numbers that turns every element of ``a`` into that of ``b``; None if none."""
+    if a.dtype.kind not in "biu" or b.dtype.kind not in "biu":
+        return None
+    both = np.unique(np.stack([a.ravel().astype(np.int64), b.ravel().astype(np.int64)]), axis=1)
+    if not 2 <= both.shape[1] <= 64 or len(set(both[0])) != both.shape[1] or len(set(both[1])) != both.shape[1]:
+        return None
+    return dict(zip(both[0].tolist(), both[1].tolist(), strict=True))
+
+
+# -- by response ---------------------------------------------------------------------------------------------------
+
+
+def signatures(step: Any, state: State, outputs: list[str]) -> dict[Source, np.ndarray]:
+    """Push each float element of ``state`` by a small amount and see how the outputs answer.
+
+    step(state) -> outputs; the answer is the mean change of every output element for a unit push, and its mean size.
+    """
+    base = step(state)
+    found = {}
+    for name, value in state.fields.items():
+        flat = value.reshape(len(value), -1)
+        if value.dtype.kind != "f" or flat.shape[1] > 64:
+            continue
+        for i in range(flat.shape[1]):
+            size = max(float(np.std(flat[:, i])), 1e-3) * 0.05
+            pushed = flat.copy()
+            pushed[:, i] += size
+            answer = step(state.edited(**{name: pushed.reshape(value.shape)}))
+            change = [
+                (np.asarray(answer[k], float) - np.asarray(base[k], float)).reshape(len(value), -1) / size for k in outputs
+            ]
+            both = np.concatenate(change, 1)
+            found[Source("state", name, i if flat.shape[1] > 1 else None)] = np.concatenate([both.mean(0), np.abs(both).mean(0)])
+    return found
+
+
+def by_response(reference: dict[Source, np.ndarray], target: dict[Source, np.ndarray], leaves: Mapping[str, Leaf]) -> dict[str, tuple[Source, ...]]:
+    """Target field -> sources, where the best answer is close and clearly better than the second."""
+    chosen: dict[Source, Source] = {}
+    for theirs, answer in target.items():
+        if not np.abs(answer).any():
+            continue
+        distance = sorted(
+            (float(np.linalg.norm(answer - other) / (np.linalg.norm(answer) + np.linalg.norm(other))), str(s), s)
+            for s, other in reference.items()
+        )
+        if distance and distance[0][0] < 0.15 and (len(distance) == 1 or distance[1][0] > 2 * distance[0][0] + 0.05):
+            chosen[theirs] = distance[0][2]
+    found = {}
+    for name, leaf in leaves.items():
+        size = int(np.prod(leaf.shape))
+        parts = [Source("state", name, i if size > 1 else None) for i in range(size)]
+        if all(p in chosen for p in parts):
+            found[name] = tuple(chosen[p] for p in parts)
+    return found

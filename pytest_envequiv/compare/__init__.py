@@ -1,0 +1,1 @@
+"""When two values, or two samples, are the same."""

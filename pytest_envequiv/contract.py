@@ -1,0 +1,188 @@
+"""The contract: what "the same" means for a pair, where the defaults do not say it. Read from TOML.
+
+See docs/contract.md for every key with an example. Unknown keys are refused with the nearest known one, so that a
+misspelt tolerance cannot silently do nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import fnmatch
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli
+
+from pytest_envequiv.errors import ContractError
+
+KNOWN: dict[str, set[str] | None] = {
+    "pair": {"ref", "target", "ref_options", "target_options", "time_limit"},
+    "fields": None,  # free keys: the target's state fields
+    "tolerance": None,  # free keys: field names, each a table of TOLERANCE
+    "live": {"rule"},
+    "coverage": {"terminations", "truncations"},
+    "accept": {"check", "reason", "expires"},
+    "invariant": {"name", "rule"},
+}
+TOLERANCE = {"ratio", "atol", "rtol", "reason"}
+RATIO = 64.0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a float field may be off. ``ratio`` multiplies the calibrated spread; ``atol`` and ``rtol`` add to it."""
+
+    ratio: float = RATIO
+    atol: float = 0.0
+    rtol: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A known difference that is let pass until a day: ``check`` is a pattern of check ids."""
+
+    check: str
+    reason: str
+    expires: datetime.date
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """Something that holds for every live state and its outputs: ``rule`` is an expression over their names."""
+
+    name: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """All defaults: an empty contract."""
+
+    path: str | None = None
+    text: str = ""
+    ref_options: Mapping[str, Any] = field(default_factory=dict)
+    target_options: Mapping[str, Any] = field(default_factory=dict)
+    time_limit: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    live: str | None = None
+    coverage: Mapping[str, int] = field(default_factory=dict)
+    accepted: tuple[Accepted, ...] = ()
+    invariants: tuple[Invariant, ...] = ()
+
+    def tolerance(self, name: str) -> Tolerance:
+        return self.tolerances.get(name, Tolerance())
+
+    def acceptance(self, check_id: str) -> Accepted | None:
+        return next((a for a in self.accepted if fnmatch.fnmatchcase(check_id, a.check)), None)
+
+
+def read(path: str | Path) -> Contract:
+    """The contract in a TOML file. Raises ContractError naming the file, the key and how to mend it."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ContractError(f"contract {path}: {error.strerror}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str = "<text>") -> Contract:
+    try:
+        data = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise ContractError(f"contract {path}: not TOML: {error}") from error
+    _known(data, KNOWN.keys(), path, "")
+    for table, keys in KNOWN.items():
+        for entry in _entries(data.get(table, {}), table, path):
+            if keys is not None:
+                _known(entry, keys, path, table)
+    pair = data.get("pair", {})
+    return Contract(
+        path=path,
+        text=text,
+        ref_options=pair.get("ref_options", {}),
+        target_options=pair.get("target_options", {}),
+        time_limit=pair.get("time_limit"),
+        fields=data.get("fields", {}),
+        tolerances={name: _tolerance(name, table, path) for name, table in data.get("tolerance", {}).items()},
+        live=data.get("live", {}).get("rule"),
+        coverage=data.get("coverage", {}),
+        accepted=tuple(_accepted(entry, path) for entry in data.get("accept", [])),
+        invariants=tuple(_invariant(entry, path) for entry in data.get("invariant", [])),
+    )
+
+
+def _entries(value: Any, table: str, path: str) -> list[dict[str, Any]]:
+    entries = value if table in ("accept", "invariant") and isinstance(value, list) else [value]
+    if not all(isinstance(entry, dict) for entry in entries) or (isinstance(value, dict) and value and table in ("accept", "invariant")):
+        wanted = f"[[{table}]]" if table in ("accept", "invariant") else f"[{table}]"
+        raise ContractError(f"contract {path}: {table!r} must be written as {wanted}")
+    return entries
+
+
+def _known(table: Mapping[str, Any], keys: Any, path: str, where: str) -> None:
+    for key in table:
+        if key not in keys:
+            near = difflib.get_close_matches(key, list(keys), 1, 0.5)
+            inside = f" in [{where}]" if where else ""
+            hint = f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(sorted(keys))})"
+            raise ContractError(f"contract {path}: unknown key {key!r}{inside}{hint}")
+
+
+def _tolerance(name: str, table: Any, path: str) -> Tolerance:
+    if not isinstance(table, dict):
+        raise ContractError(f"contract {path}: write [tolerance.{name}] with {', '.join(sorted(TOLERANCE))}")
+    _known(table, TOLERANCE, path, f"tolerance.{name}")
+    tolerance = Tolerance(**table)
+    if (tolerance.ratio > RATIO or tolerance.atol or tolerance.rtol) and not tolerance.reason:
+        raise ContractError(f"contract {path}: [tolerance.{name}] is wider than the default and gives no reason")
+    return tolerance
+
+
+def _accepted(entry: Mapping[str, Any], path: str) -> Accepted:
+    for key in ("check", "reason", "expires"):
+        if not entry.get(key):
+            raise ContractError(f"contract {path}: an [[accept]] needs check, reason and expires; {key!r} is missing")
+    expires = entry["expires"]
+    if isinstance(expires, str):
+        try:
+            expires = datetime.date.fromisoformat(expires)
+        except ValueError as error:
+            raise ContractError(f"contract {path}: expires = {expires!r} is not a date like 2027-01-31") from error
+    return Accepted(entry["check"], entry["reason"], expires)
+
+
+def _invariant(entry: Mapping[str, Any], path: str) -> Invariant:
+    for key in ("name", "rule"):
+        if not entry.get(key):
+            raise ContractError(f"contract {path}: an [[invariant]] needs name and rule; {key!r} is missing")
+    if not re.fullmatch(r"\w+", entry["name"]):
+        raise ContractError(f"contract {path}: invariant name {entry['name']!r}: letters, digits and _ only")
+    return Invariant(entry["name"], entry["rule"])
+
+
+FUNCTIONS = {
+    name: getattr(np, name)
+    for name in ("abs", "minimum", "maximum", "sin", "cos", "sqrt", "sign", "where", "isfinite", "pi")
+} | {"all": lambda x: np.asarray(x).reshape(len(x), -1).all(1), "any": lambda x: np.asarray(x).reshape(len(x), -1).any(1)}
+
+
+def holds(rule: str, values: Mapping[str, np.ndarray], where: str) -> np.ndarray:
+    """bool[B]: rows for which ``rule`` is true. Names are those of ``values``, dots written as underscores.
+
+    Raises ContractError for a rule that cannot be evaluated, naming what it may use.
+    """
+    names = {re.sub(r"\W", "_", key).lstrip("_") or key: value for key, value in values.items()}
+    try:
+        result = eval(compile(rule, where, "eval"), {"__builtins__": {}}, {**FUNCTIONS, **names})
+    except Exception as error:
+        raise ContractError(f"{where}: rule {rule!r}: {error} (it may use {', '.join(sorted(names))})") from error
+    rows = len(next(iter(values.values())))
+    result = np.asarray(result, bool)
+    return np.broadcast_to(result.reshape(len(result), -1).all(1) if result.ndim > 1 else result, (rows,))

@@ -1,0 +1,1 @@
+"""What to feed both sides: policies, play, states near boundaries, draws."""

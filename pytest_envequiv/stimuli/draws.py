@@ -1,0 +1,156 @@
+"""Draws: which of the target's are which of the reference's, and the tape that feeds one from the other.
+
+Draws are matched by label (kind, shape, bounds), not by position; those of the same label in the order they are
+made. A draw that can only have one value (equal bounds) is no draw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pytest_envequiv.backends.protocol import Draw, Tape
+
+
+@dataclass(frozen=True)
+class Matching:
+    """links: index of the target's draw -> label of the reference's. ``free``: target draws nothing is known of.
+
+    moved    links whose bounds differ: text for each
+    unused   reference draws that no target draw takes
+    """
+
+    links: dict[int, tuple[object, ...]]
+    free: tuple[int, ...]
+    unused: tuple[str, ...]
+    moved: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        return not self.free and not self.unused
+
+
+def labels(tape: Tape) -> list[tuple[object, ...]]:
+    """One label a draw: kind, shape, site and which of that kind, shape and site it is."""
+    counted: dict[tuple[object, ...], int] = {}
+    found = []
+    for draw in tape:
+        key = (draw.kind, draw.shape, draw.site)
+        counted[key] = counted.get(key, 0) + 1
+        found.append((*key, counted[key]))
+    return found
+
+
+def trivial(draw: Draw) -> bool:
+    """Whether the bounds leave it one value only."""
+    low, high = _bounds(draw)
+    if draw.kind == "uniform":
+        return bool(np.all(low == high))
+    if draw.kind == "integers":
+        return bool(np.all(high - low <= 1))
+    if draw.kind == "bernoulli":
+        return bool(np.all((low <= 0) | (low >= 1)))
+    return int(np.prod(draw.shape)) == 0
+
+
+def match(reference: Tape, target: Tape) -> Matching:
+    """Match two sample tapes of the same kind of call (reset, or step)."""
+    theirs = {label: d for label, d in zip(labels(reference), reference, strict=True) if not trivial(d)}
+    links: dict[int, tuple[object, ...]] = {}
+    moved = []
+    wanted = [i for i, d in enumerate(target) if not trivial(d)]
+    for strict in (True, False):  # first those whose bounds agree too
+        for i in wanted:
+            if i in links:
+                continue
+            for label, draw in theirs.items():
+                if label not in links.values() and _fits(draw, target[i], strict):
+                    links[i] = label
+                    if not strict:
+                        moved.append(
+                            f"{target[i].kind} at {target[i].site} is drawn from {_range(target[i])}, "
+                            f"the reference's at {draw.site} from {_range(draw)}"
+                        )
+                    break
+    return Matching(
+        links,
+        tuple(i for i in wanted if i not in links),
+        tuple(f"{d.kind}{list(d.shape)} at {d.site}" for label, d in theirs.items() if label not in links.values()),
+        tuple(moved),
+    )
+
+
+def _bounds(draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(draw.low, float), np.asarray(draw.high, float)
+
+
+def _fits(reference: Draw, target: Draw, strict: bool) -> bool:
+    unit = reference.kind == "uniform" and target.kind == "bernoulli"  # u < p is how numpy code flips a coin
+    if not (reference.kind == target.kind or unit) or int(np.prod(reference.shape)) != int(np.prod(target.shape)):
+        return False
+    if unit:
+        low, high = _bounds(reference)
+        return bool(np.all(low == 0) and np.all(high == 1))
+    if not strict:
+        return True
+    return all(
+        _close(a[reference.present].mean(0), b[target.present].mean(0))
+        for a, b in zip(_bounds(reference), _bounds(target), strict=True)
+    )
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Bounds agree to single precision, NaN with NaN, one number with the same number for each element."""
+    a, b = np.ravel(a), np.ravel(b)
+    if len(a) != len(b) and 1 not in (len(a), len(b)):
+        return False
+    return bool(np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True))
+
+
+def _range(draw: Draw) -> str:
+    low, high = (np.unique(np.round(b[draw.present].mean(0), 6)) for b in _bounds(draw))
+    text = [f"{x[0]:g}" if len(x) == 1 else np.array2string(x) for x in (low, high)]
+    return f"[{text[0]}, {text[1]})"
+
+
+def feed(matching: Matching, reference: Tape, own: Tape) -> Tape:
+    """The target's tape: its ``own`` draws with the matched ones replaced by the reference's values.
+
+    Rows in which the reference did not make the draw keep the target's own value.
+    """
+    made = dict(zip(labels(reference), reference, strict=True))
+    tape = []
+    for i, draw in enumerate(own):
+        source = made.get(matching.links[i]) if i in matching.links else None
+        if source is None:
+            tape.append(draw)
+            continue
+        given = np.asarray(source.value).reshape(draw.value.shape).astype(draw.value.dtype)
+        keep = source.present.reshape(-1, *[1] * (given.ndim - 1))
+        tape.append(replace(draw, value=np.where(keep, given, draw.value)))
+    return tuple(tape)
+
+
+def join_tapes(parts: list[tuple[int, Tape]]) -> Tape:
+    """Tapes of consecutive batches (rows, tape) as one: by label, absent where a batch had no such draw."""
+    order: dict[tuple[object, ...], Draw] = {}
+    for _, tape in parts:
+        for label, draw in zip(labels(tape), tape, strict=True):
+            order.setdefault(label, draw)
+    return tuple(_joined(label, example, parts) for label, example in order.items())
+
+
+def _joined(label: tuple[object, ...], example: Draw, parts: list[tuple[int, Tape]]) -> Draw:
+    columns: dict[str, list[np.ndarray]] = {"low": [], "high": [], "value": [], "present": []}
+    for count, tape in parts:
+        draw = dict(zip(labels(tape), tape, strict=True)).get(label)
+        for name, column in columns.items():
+            if draw is not None:
+                column.append(np.asarray(getattr(draw, name)))
+            elif name == "present":
+                column.append(np.zeros(count, bool))
+            else:
+                column.append(np.repeat(np.asarray(getattr(example, name))[:1], count, 0))
+    low, high, value, present = (np.concatenate(c) for c in columns.values())
+    return Draw(example.kind, example.shape, low, high, value, present, example.site)

@@ -1,0 +1,167 @@
+"""States to inject: near the boundaries of the fields, and the last steps before a limit. Live ones only.
+
+A made-up state is never fed to both sides as it is. The reference is put there and stepped; if that does not end
+its episode, the state it steps into is one an episode can still be in, and that is what both sides get.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pytest_envequiv.backends.protocol import State
+from pytest_envequiv.contract import holds
+from pytest_envequiv.pair import Pair
+from pytest_envequiv.stimuli.play import Play, Rows, shown
+from pytest_envequiv.stimuli.policies import extremes, uniform
+
+NEAR = (0.0, 1e-7, 1e-4, 1e-2, 5e-2)  # distances from a boundary, as a share of the field's range
+WIDER = 1.5  # how far beyond what play saw a field without bounds is pushed
+
+
+def fresh_actions(pair: Pair, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Half uniform, half corners."""
+    found = {}
+    for name, space in pair.ref.spec.action.items():
+        flat, corner = uniform(space, count, rng), extremes(space, count, rng)
+        found[name] = np.where((rng.random(count) < 0.5).reshape(-1, *[1] * (flat.ndim - 1)), flat, corner)
+    return found
+
+
+def legal(actions: dict[str, np.ndarray], rows: Rows, pair: Pair, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Illegal actions replaced by legal ones, where there is a mask."""
+    mask = rows.seen.get("mask")
+    space = pair.ref.spec.action.get("action")
+    if mask is None or space is None or space.shape:
+        return actions
+    instead = np.where(mask, rng.random(mask.shape), -1).argmax(1) + int(space.low)
+    index = np.clip(actions["action"] - int(space.low), 0, mask.shape[1] - 1).astype(int)
+    fits = np.take_along_axis(mask, index[:, None], 1)[:, 0]
+    return {**actions, "action": np.where(fits, actions["action"], instead).astype(space.dtype)}
+
+
+def from_play(pair: Pair, played: Play, count: int, seed: int) -> Rows:
+    """States met in play, with new actions: spread over episodes and steps, resets included."""
+    rng = np.random.default_rng([seed, 11])
+    picked = np.sort(rng.choice(len(played.rows), min(count, len(played.rows)), replace=False))
+    rows = played.rows.take(picked)
+    rows = Rows(State(rows.state.fields, rows.state.hidden), rows.seen, rows.clock, rows.action, rows.seeds, rows.episode, rows.step)
+    return rows.doing(legal(fresh_actions(pair, len(rows), rng), rows, pair, rng))
+
+
+def stepped_into(pair: Pair, made_up: Rows, seed: int) -> Rows:
+    """The live states the reference steps into from made-up ones, with new actions."""
+    rng = np.random.default_rng([seed, 12])
+    outcome = pair.ref.step(made_up.state, made_up.action, made_up.seeds)
+    finite = np.ones(len(made_up), bool)
+    for name, value in outcome.state.fields.items():
+        if value.dtype.kind == "f":  # NaN may stand for None; it must then have been there before
+            known = np.isfinite(value) | np.isnan(made_up.state.fields[name])
+            finite &= known.reshape(len(value), -1).all(1)
+    on = np.flatnonzero(~outcome.done & finite)
+    state = outcome.state.take(on).edited()
+    rows = Rows(
+        state,
+        {k: v[on] for k, v in shown(outcome.outputs).items()},
+        made_up.clock[on] + 1,
+        {k: v[on] for k, v in made_up.action.items()},
+        made_up.seeds[on],
+        np.full(len(on), -1),
+        np.full(len(on), -1),
+    )
+    rows = live(pair, rows)
+    return rows.doing(legal(fresh_actions(pair, len(rows), rng), rows, pair, rng))
+
+
+def live(pair: Pair, rows: Rows) -> Rows:
+    """Rows the contract's rule, if there is one, lets live."""
+    if pair.contract.live is None or not len(rows):
+        return rows
+    return rows.take(np.flatnonzero(holds(pair.contract.live, {**rows.state.fields, **rows.seen}, "[live] rule")))
+
+
+def near_boundaries(pair: Pair, played: Play, count: int, seed: int) -> Rows:
+    """States of play with one to three float fields moved to, or close to, a boundary; then stepped into.
+
+    Boundaries are what play reached, the bounds of observations that show the field, and the constants either
+    side has that lie within the field's reach.
+    """
+    rng = np.random.default_rng([seed, 13])
+    alive = played.rows
+    base = alive.take(np.sort(rng.integers(0, len(alive), count)))
+    floats = [(n, i) for n, v in base.state.fields.items() if v.dtype.kind == "f" for i in range(min(64, _width(v)))]
+    if not floats:
+        return base.take(slice(0, 0))
+    fields = {n: v.reshape(len(v), -1).copy() for n, v in base.state.fields.items()}
+    candidates = {(n, i): boundaries(pair, alive.state.fields[n].reshape(len(alive), -1)[:, i]) for n, i in floats}
+    # A row moves each field with the chance that makes it one or two on average; the rest stays as played.
+    chance = min(0.5, 1.5 / len(floats))
+    moved = np.zeros(count, bool)
+    for place, ((name, i), values) in enumerate(candidates.items()):
+        here = rng.random(count) < chance
+        here |= (np.arange(count) % len(floats) == place) & ~moved
+        seen = alive.state.fields[name].reshape(len(alive), -1)[:, i]
+        reach = max(float(np.nanmax(seen) - np.nanmin(seen)), 1e-6)
+        offset = rng.choice(NEAR, count) * reach * rng.choice([-1.0, 1.0], count)
+        fields[name][here, i] = (rng.choice(values, count) + offset)[here]
+        moved |= here
+    state = State({n: fields[n].reshape(v.shape).astype(v.dtype) for n, v in base.state.fields.items()})
+    # Half of the made-up states are entered by the most extreme actions, half by any.
+    made_up = replace(base, state=state, action=legal(fresh_actions(pair, count, rng), base, pair, rng))
+    return stepped_into(pair, made_up, seed)
+
+
+def _width(value: np.ndarray) -> int:
+    return int(np.prod(value.shape[1:], dtype=int))
+
+
+def boundaries(pair: Pair, seen: np.ndarray) -> np.ndarray:
+    """Values of one float field at which something may change, given the values play saw."""
+    low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
+    middle, half = (low + high) / 2, max((high - low) / 2, 1e-6)
+    reach = (middle - 4 * half, middle + 4 * half)
+    constants = [
+        float(c)
+        for spec in (pair.ref.spec, pair.target.spec)
+        for value in spec.constants.values()
+        for c in np.ravel(value)
+        if np.isfinite(c)
+    ]
+    constants += [
+        float(b)
+        for space in pair.ref.spec.observation.values()
+        if space.kind == "box"
+        for bound in (space.low, space.high)
+        for b in np.unique(bound)
+        if np.isfinite(b)
+    ]
+    both = [c for constant in constants for c in (constant, -constant) if reach[0] <= c <= reach[1]]
+    ends = [low, high, middle - WIDER * half, middle + WIDER * half, 0.0 if low <= 0 <= high else middle]
+    return np.unique(np.array(ends + both))
+
+
+def clocks(pair: Pair, played: Play) -> list[str]:
+    """State fields of the reference that count steps: whole, and one more after every step of play."""
+    rows = played.rows
+    on = played.alive()
+    found = []
+    for name, before in rows.state.fields.items():
+        after = played.outcome.state.fields[name]
+        if before.dtype.kind in "iu" and _width(before) == 1 and np.array_equal(after[on].ravel(), before[on].ravel() + 1):
+            found.append(name)
+    return found
+
+
+def before_limit(pair: Pair, played: Play, count: int, seed: int) -> Rows:
+    """States of play two, one and no steps before the time limit: the clock is moved, then stepped into."""
+    limit, names = pair.time_limit, clocks(pair, played)
+    if limit is None or not names:
+        return played.rows.take(slice(0, 0))
+    rng = np.random.default_rng([seed, 14])
+    base = played.rows.take(np.sort(rng.integers(0, len(played.rows), count)))
+    left = rng.integers(1, 5, count)  # steps to the limit before the reference steps in
+    value = np.maximum(limit - left, 0)
+    state = base.state.edited(**{n: value.reshape(base.state.fields[n].shape).astype(base.state.fields[n].dtype) for n in names})
+    made_up = replace(base, state=state, clock=value, action=legal(fresh_actions(pair, count, rng), base, pair, rng))
+    return stepped_into(pair, made_up, seed + 1)
