@@ -7,43 +7,217 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.util
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from pytest_envequiv.verdict import Check, Progress, Settings, Verdict, silent
+from pytest_envequiv import contract as contracts
+from pytest_envequiv import counterexample
+from pytest_envequiv.bench import Bench, Step
+from pytest_envequiv.contract import Contract
+from pytest_envequiv.counterexample import Counterexample
+from pytest_envequiv.errors import BackendError, ContractError, EnvequivError
+from pytest_envequiv.levels import interaction, property, rollout
+from pytest_envequiv.levels.finding import judged_step, said
+from pytest_envequiv.pair import Pair
+from pytest_envequiv.verdict import (
+    DIFFERENT,
+    EQUAL,
+    INCONCLUSIVE,
+    LEVELS,
+    PROFILES,
+    Check,
+    Progress,
+    Settings,
+    Verdict,
+    silent,
+)
+
+LEVEL = {"L1": property, "L2": interaction, "L3": rollout}
 
 
 class Judge:
-    """One pair, opened. Raises OpenError or ContractError (both EnvequivError) for what a user can mend.
+    """One pair, opened. Raises OpenError, ContractError or BackendError (all EnvequivError).
 
     checks   in the order they should run; ids are the same in every process for the same settings and files
     notes    differences of convention that were understood and bridged, one line each
     """
 
-    checks: list[Check]
-    notes: list[str]
+    def __init__(self, settings: Settings, progress: Progress = silent, ref: Any = None, target: Any = None):
+        _sensible(settings)
+        self.settings = settings
+        self.contract = _contract(settings)
+        self.pair = Pair(settings, self.contract, progress, ref, target)
+        self.bench = Bench(self.pair)
+        everything = [check for level in LEVEL.values() for check in self._listed(level)]
+        self.bench.comparisons = sum(level.comparisons(self.bench) for level in self._usable())
+        chosen = [check for check in everything if check.level in settings.levels]
+        self.saved = self._saved()
+        self.checks: list[Check] = sorted(chosen, key=lambda c: c.id not in self.saved)
+        self.notes = list(dict.fromkeys(self.pair.notes))
 
-    def __init__(self, settings: Settings, progress: Progress = silent, ref: Any = None, target: Any = None): ...
+    def _usable(self) -> list[Any]:
+        """Levels that apply: only the first where the action spaces cannot even be matched."""
+        return [property] if self.pair.blocked is not None else list(LEVEL.values())
+
+    def _listed(self, level: Any) -> list[Check]:
+        return level.checks(self.bench) if level in self._usable() else []
+
+    def _saved(self) -> dict[str, Counterexample]:
+        """Counterexamples of earlier runs of this pair, by check id. A file that cannot be read is left alone."""
+        found = {}
+        place = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target)
+        for path in sorted(place.glob("*.json")):
+            try:
+                found[path.stem] = counterexample.load(path)
+            except ContractError as error:
+                self.pair.notes.append(str(error))
+        return found
 
     def run(self, check_id: str, progress: Progress = silent) -> Verdict:
         """Run one check. A backend that raises makes a verdict, not an exception."""
-        raise NotImplementedError
+        check = next((c for c in self.checks if c.id == check_id), None)
+        if check is None:
+            raise ContractError(f"there is no check {check_id!r} for this pair")
+        self.bench.progress = self.pair.ref.progress = self.pair.target.progress = progress
+        started = time.perf_counter()
+        try:
+            verdict = self._remembered(check) or self._searched(check, progress)
+        except BackendError as error:
+            word = DIFFERENT if error.side == "target" else INCONCLUSIVE
+            verdict = said(check, word, str(error), (), {"error": str(error)})
+        verdict.evidence["seconds"] = round(time.perf_counter() - started, 3)
+        return self._accepted(verdict)
+
+    def _remembered(self, check: Check) -> Verdict | None:
+        """The saved counterexample of this check, if it still shows a divergence."""
+        example = self.saved.get(check.id)
+        if example is None:
+            return None
+        try:
+            step = counterexample.replayed(self.pair, example)
+        except ContractError:
+            return None
+        if check.field not in step.found or not step.found[check.field].rows.any():
+            return None
+        verdict = judged_step(self.bench, check, step, check.field)
+        verdict = replace(verdict, summary=f"{check.field}: the saved counterexample still differs", follows=None)
+        place = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target)
+        return replace(verdict, counterexample=str(place / f"{check.id}.json"))
+
+    def _searched(self, check: Check, progress: Progress) -> Verdict:
+        verdict: Verdict = LEVEL[check.level].run(self.bench, check, progress)
+        if verdict.word != DIFFERENT or verdict.follows is not None:
+            return verdict
+        progress("shrinking the counterexample", 0, 0)
+        verdict, example = counterexample.make(self.bench, verdict, self._step_of(check))
+        if example is None:
+            return verdict
+        path = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target) / f"{check.id}.json"
+        try:
+            counterexample.save(example, path)
+        except OSError as error:
+            # A full disk must not cost the verdict.
+            return replace(verdict, notes=(*verdict.notes, f"the counterexample could not be saved: {path}: {error.strerror}"))
+        return replace(verdict, counterexample=str(path))
+
+    def _step_of(self, check: Check) -> Step | None:
+        return self.bench.step(check.subject) if check.subject in (*interaction.SOURCES, "resync") else None
+
+    def _accepted(self, verdict: Verdict) -> Verdict:
+        """A difference the contract accepts, until its day."""
+        accepted = self.contract.acceptance(verdict.check.id)
+        if accepted is None or verdict.word == EQUAL:
+            return verdict
+        if accepted.expires < datetime.date.today():
+            return replace(verdict, notes=(*verdict.notes, f"the contract accepted this until {accepted.expires}: {accepted.reason}"))
+        note = f"{verdict.word}, accepted by the contract until {accepted.expires}: {accepted.reason}"
+        return replace(verdict, word=EQUAL, notes=(*verdict.notes, note), evidence={**verdict.evidence, "accepted": verdict.word})
 
     def describe(self) -> dict[str, Any]:
         """JSON-safe: {"ref": {name, kind, state, draws, versions}, "target": {...}, "map": {...}, "draws": str}."""
-        raise NotImplementedError
+        return self.pair.describe()
 
     def proposal(self) -> str:
         """The field map as TOML, to be completed by a person and given back as a contract."""
-        raise NotImplementedError
+        if self.pair.blocked is not None:
+            return f"# {self.pair.blocked}\n"
+        head = f'# field map proposed for ref = "{self.settings.ref}", target = "{self.settings.target}"\n'
+        if self.pair.map.said:
+            head += f"# {self.pair.map.said}\n"
+        return head + self.pair.map.toml()
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.pair.close()
+
+
+def _sensible(settings: Settings) -> None:
+    for level in settings.levels:
+        if level not in LEVELS:
+            raise ContractError(f"there is no level {level!r} (levels are {', '.join(LEVELS)})")
+    if settings.profile not in PROFILES:
+        raise ContractError(f"there is no profile {settings.profile!r} (profiles are {', '.join(PROFILES)})")
+
+
+def _contract(settings: Settings) -> Contract:
+    """The contract that was named, or the envequiv.toml that lies beside a target's package, or none."""
+    if settings.contract:
+        return contracts.read(settings.contract)
+    module = settings.target.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module) if module.replace(".", "").isidentifier() else None
+    except (ImportError, ValueError):
+        spec = None
+    if spec and spec.submodule_search_locations:
+        beside = Path(next(iter(spec.submodule_search_locations))) / "envequiv.toml"
+        if beside.is_file():
+            return contracts.read(beside)
+    return Contract()
 
 
 def replay(path: str, settings: Settings | None = None, progress: Progress = silent) -> Verdict:
     """Open the pair a counterexample names and try its inputs again; DIFFERENT if they still differ."""
-    raise NotImplementedError
+    example = counterexample.load(path)
+    base = settings or Settings(example.ref, example.target)
+    asked = replace(base, ref=example.ref, target=example.target, seed=example.seed)
+    judge = _judge_for(asked, example, progress)
+    started = time.perf_counter()
+    try:
+        step = counterexample.replayed(judge.pair, example)
+        field = example.check.field
+        if field not in step.found:
+            raise ContractError(f"counterexample {path}: the pair no longer has the field {field!r}")
+        verdict = judged_step(judge.bench, example.check, step, field)
+    except BackendError as error:
+        verdict = said(example.check, DIFFERENT if error.side == "target" else INCONCLUSIVE, str(error))
+    finally:
+        judge.close()
+    verdict.evidence["seconds"] = round(time.perf_counter() - started, 3)
+    return replace(verdict, counterexample=str(path), follows=None)
+
+
+def _judge_for(settings: Settings, example: Counterexample, progress: Progress) -> Judge:
+    judge = Judge.__new__(Judge)
+    judge.settings = settings
+    judge.contract = contracts.parse(example.contract, "in the counterexample") if example.contract else Contract()
+    judge.pair = Pair(settings, judge.contract, progress)
+    judge.bench = Bench(judge.pair)
+    judge.checks, judge.notes, judge.saved = [example.check], [], {}
+    return judge
 
 
 def export(path: str, destination: str) -> None:
     """Write a counterexample as a standalone pytest file that needs only the two environments' packages."""
-    raise NotImplementedError
+    from pytest_envequiv.report import standalone
+
+    text = standalone.script(counterexample.load(path))
+    try:
+        Path(destination).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ContractError(f"--envequiv-export {destination}: {error.strerror}") from error
+
+
+__all__ = ["EnvequivError", "Judge", "export", "replay"]

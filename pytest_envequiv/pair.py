@@ -340,7 +340,7 @@ class Pair:
         fresh = play(self.ref, 16, 24, 2_000_003)  # type: ignore[arg-type]
         rows = fresh.rows
         self.map = found
-        theirs = self._target_step(self._injected(rows), rows.action, rows.seeds, fresh.outcome.draws)
+        theirs = self._target_step(self.inject(rows), rows.action, rows.seeds, fresh.outcome.draws)
         best = 0.0
         for target_name, name in self.observations.items():
             x = np.asarray(fresh.outcome.outputs[name], float).reshape(len(rows), -1)
@@ -456,7 +456,8 @@ class Pair:
     def injectable(self) -> bool:
         return self.map.usable
 
-    def _injected(self, rows: Rows) -> State:
+    def inject(self, rows: Rows) -> State:
+        """The target's states for the rows: through the map, or those of the same histories."""
         if rows.paired is not None:
             return rows.paired
         free = getattr(self.target.backend, "free", {})
@@ -473,7 +474,7 @@ class Pair:
     def ask(self, rows: Rows, known: Outcome | None = None) -> tuple[Outcome, Outcome]:
         """One step of both sides from the same rows; ``known`` is the reference's outcome if it has been had."""
         ours = self.ref.step(rows.state, rows.action, rows.seeds) if known is None else known
-        return ours, self._target_step(self._injected(rows), rows.action, rows.seeds, ours.draws)
+        return ours, self._target_step(self.inject(rows), rows.action, rows.seeds, ours.draws)
 
     def target_step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None) -> Outcome:
         """One step of the target alone, from its own states, with the reference's action and draws."""

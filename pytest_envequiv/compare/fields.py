@@ -19,7 +19,7 @@ from pytest_envequiv.pair import Field, Pair
 from pytest_envequiv.stimuli.play import Rows
 
 PUSHES = 4  # perturbed copies of a row at each of the two distances
-MOST_CALIBRATED = 256  # rows for which the reference is asked how far rounding may carry it
+MOST_CALIBRATED = 1024  # rows for which the reference is asked how far rounding may carry it
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,15 @@ Values = Callable[[Outcome], np.ndarray]
 def compare(pair: Pair, rows: Rows, ours: Outcome, theirs: Outcome) -> dict[str, Found]:
     """Every field of the pair over the rows of one step. Keys are field names."""
     first = {f.name: _first_look(pair, f, rows, ours, theirs) for f in pair.fields}
-    suspects = np.zeros(len(rows), bool)
+    # The reference is asked about the worst rows first, in case there are too many to ask about all.
+    share = np.zeros(len(rows))
     for error, bound, *_ in first.values():
-        suspects |= (error > bound).any(1)
-    spreads, flips = calibrate(pair, rows, np.flatnonzero(suspects)[:MOST_CALIBRATED])
-    return {f.name: _judged(pair, f, first[f.name], spreads, flips) for f in pair.fields}
+        with np.errstate(all="ignore"):
+            over = np.where(error > bound, error / np.where(bound > 0, bound, 1e-300), 0.0)
+        share = np.maximum(share, over.max(1))
+    suspects = np.argsort(-share, kind="stable")[: int((share > 0).sum())]
+    spreads, looked = calibrate(pair, rows, np.sort(suspects[:MOST_CALIBRATED]))
+    return {f.name: _judged(pair, f, first[f.name], spreads, looked) for f in pair.fields}
 
 
 def _first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, ...]:
@@ -186,5 +190,6 @@ def _judged(
         # Rows beyond those calibrated are neither convicted nor cleared.
         beyond = np.ones(len(error), bool)
         beyond[looked] = False
+        unsure = suspect.any(1) & beyond
         suspect[beyond] = False
     return Found(field, expected, actual, error, bound, suspect, ties, unsure)

@@ -10,8 +10,8 @@ members of a pair may share their draws or not.
 2. DIFFERENT is decided by betting. A capital of 1 is spread evenly over all m payoffs and over all bets in (-1, 1);
    each part is multiplied by 1 + bet * g per unit. Against equal sides that is a martingale, so by Ville's inequality
    it ever reaches 1 / alpha with probability at most alpha, however often one looks (Shekhar & Ramdas, arXiv
-   2112.09162; Ramdas et al., arXiv 2210.01948). This happens no later than when the first payoff alone reaches
-   m / alpha.
+   2112.09162; Ramdas et al., arXiv 2210.01948). The capital gets there no later than the first payoff whose own
+   part has grown m / alpha times.
 3. EQUAL is decided once, at a number of units fixed beforehand: every P(event in x) - P(event in y) must be bounded
    within the margin (``_bound``). Its error is another one than alpha, namely 1 - ``confidence``: the probability of
    saying EQUAL where some event looked at differs by more than the margin. It is not divided by the number of
@@ -38,8 +38,9 @@ from ..verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Word, plain
 
 OPENING = 100  # units that choose the events
 DISTINCT = 20  # a column with at most so many values is looked at value by value
-LEVELS = np.array([0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0])  # other columns: quantiles,
-SPREADS = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0])  # and quantiles of the distance from the median
+# Other columns are looked at by quantiles of their values, and of the distance from their median.
+LEVELS = np.array([0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0])
+SPREADS = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0])
 CHANCE = 0.9  # with which a planned or "detectable" thing comes out as said
 ROWS = 256  # units evaluated at once: bounds memory, and lets an obvious difference stop early
 
@@ -69,7 +70,8 @@ class Plan:
                 raise ValueError(f"{what} must lie between 0 and 1, not {getattr(self, what)}")
         if self.units < 2:
             raise ValueError(f"at least 2 units are needed, one to choose the events and one to bet, not {self.units}")
-        if np.shape(self.resolution) not in ((), (len(self.names),)) or not np.all(np.asarray(self.resolution) >= 0):
+        apart = np.asarray(self.resolution, np.float64)
+        if apart.shape not in ((), (len(self.names),)) or not np.all((apart >= 0) & np.isfinite(apart)):
             raise ValueError(f"resolution must be one number >= 0, or one per column, not {self.resolution}")
 
     @property
@@ -196,8 +198,7 @@ def pairs_needed(
     while enough_bets - too_few > 1:
         middle = (enough_bets + too_few) // 2
         too_few, enough_bets = (too_few, middle) if enough(middle) else (middle, enough_bets)
-    # The smallest number of units that leaves so many after the opening, for either rule that sets its size.
-    return max(2, min(enough_bets + OPENING, -(-4 * enough_bets // 3)))
+    return _units(enough_bets)
 
 
 @lru_cache(maxsize=4096)
@@ -301,6 +302,11 @@ def _opening(units: int) -> int:
     return max(1, min(OPENING, units // 4))
 
 
+def _units(bets: int) -> int:
+    """The least number of units that leaves so many after the opening."""
+    return max(bets + 1, min(bets + OPENING, 4 * (bets - 1) // 3 + 1))
+
+
 def _choose(values: np.ndarray, resolution: float | tuple[float, ...]) -> Events:
     """The events to look at, from the pooled opening, float64 [2n, k]: at most ``most_payoffs(k)``."""
     per_column = np.broadcast_to(resolution, values.shape[1])
@@ -311,23 +317,22 @@ def _choose(values: np.ndarray, resolution: float | tuple[float, ...]) -> Events
 
 def _limits(values: np.ndarray, resolution: float) -> np.ndarray:
     """[low, high] of each event of one column, float64 [m, 2]."""
-    finite = values[np.isfinite(values)]
+    finite = np.sort(values[np.isfinite(values)])
     finite = finite if len(finite) else np.zeros(1)
-    middle = np.quantile(finite, 0.5, method="inverted_cdf")
-    low, high = _cuts(finite, LEVELS, resolution)
-    with np.errstate(over="ignore"):  # a distance too large for a float is a limit at infinity: nothing is beyond
+    middle = finite[(len(finite) - 1) // 2]
+    with np.errstate(over="ignore", invalid="ignore"):  # a distance too large for a float has nothing beyond it
+        low, high = _cuts(finite, LEVELS, resolution)
         distance = _cuts(np.abs(finite - middle), SPREADS, resolution)[1]
         around = np.stack([middle - distance, middle + distance], axis=1)
+    # Both above and below each of a few values: what later falls between two of them moves one of the two events.
     above = np.stack([np.full_like(high, -np.inf), high], axis=1)
-    # Above every value and below every value: what falls between two of them later is noticed on both sides. With
-    # many values "below" repeats "above", except at the least one.
-    below = np.stack([low, np.full_like(low, np.inf)], axis=1)[: None if len(low) == len(high) else 1]
+    below = np.stack([low, np.full_like(low, np.inf)], axis=1)
     largest = np.finfo(np.float64).max
     return np.concatenate([above, below, around, [[-largest, largest], [np.nan, np.nan]]])
 
 
 def _cuts(values: np.ndarray, levels: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper edges of the values to look at: all if they are few, else the least below, ``levels`` above."""
+    """Lower and upper edges of the values to look at: of all if they are few, else of the least and of ``levels``."""
     values = np.sort(values)
     new = np.diff(values) > resolution
     low, high = values[np.r_[True, new]] - resolution, values[np.r_[new, True]] + resolution
@@ -342,7 +347,8 @@ def _bet(bettor: Bettor, pairs: np.ndarray) -> Bettor:
     happened = bettor.events.happen(pairs)
     plus = bettor.plus + np.cumsum(happened[:, 0] & ~happened[:, 1], axis=0)
     minus = bettor.minus + np.cumsum(happened[:, 1] & ~happened[:, 0], axis=0)
-    capital = _wealth(plus, minus).mean(axis=1)
+    # In memory order, numpy adds the parts of every unit in the same order, however many units there are.
+    capital = np.ascontiguousarray(_wealth(plus, minus)).mean(axis=1)
     reached = capital >= 1 / bettor.plan.alpha
     last = int(np.argmax(reached)) if reached.any() else len(pairs) - 1
     units = bettor.units + last + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,6 @@ class Play:
     resets: Outcome
     reset_seeds: np.ndarray
     policy: np.ndarray
-    names: np.ndarray = field(default_factory=lambda: np.array([]))
 
     @property
     def episodes(self) -> int:
@@ -137,7 +136,21 @@ def play(
         lanes = lanes[on] if ended else lanes
         state = outcome.state.take(on) if ended else outcome.state
         seen = {k: v[on] for k, v in outcome.outputs.items()} if ended else outcome.outputs
-    return Play(Rows.join(rows), join_outcomes(outcomes), resets, seeds, np.concatenate(policies), portfolio.names)
+    return Play(Rows.join(rows), join_outcomes(outcomes), resets, seeds, np.concatenate(policies))
+
+
+def join_plays(waves: list[Play]) -> Play:
+    """Several plays as one; episodes are numbered on."""
+    if len(waves) == 1:
+        return waves[0]
+    offsets = np.cumsum([0, *(w.episodes for w in waves[:-1])])
+    return Play(
+        Rows.join([replace(w.rows, episode=w.rows.episode + o) for w, o in zip(waves, offsets, strict=True)]),
+        join_outcomes([w.outcome for w in waves]),
+        join_outcomes([w.resets for w in waves]),
+        np.concatenate([w.reset_seeds for w in waves]),
+        np.concatenate([w.policy for w in waves]),
+    )
 
 
 def shown(outputs: Arrays) -> Arrays:

@@ -1,0 +1,214 @@
+"""The bench a pair lies on: what the checks of one run share, computed once and only when asked for.
+
+Everything here is a pure function of the pair, the contract, the profile and the seed, so it does not matter which
+check asks first, or in which process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pytest_envequiv.backends.protocol import Arrays, Outcome, Spec, State, Tape
+from pytest_envequiv.compare import statistics
+from pytest_envequiv.compare.fields import Found, compare
+from pytest_envequiv.pair import Pair
+from pytest_envequiv.stimuli import states
+from pytest_envequiv.stimuli.play import Play, Rows, join_plays, play, seeds_for, shown
+from pytest_envequiv.verdict import Progress, silent
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much a profile looks at. Rows are one-step inputs; ``most`` bounds the transitions of play."""
+
+    episodes: int
+    most: int
+    play: int
+    boundary: int
+    limit: int
+    resets: int
+    margin: float  # largest difference of probabilities that still counts as equal, where statistics decide
+    cells: int  # states from which conditional distributions are compared
+    units: int  # most samples of one statistical comparison
+
+
+PROFILES = {
+    "quick": Sizes(64, 30_000, 2_048, 4_096, 256, 2_000, 0.3, 12, 4_000),
+    "standard": Sizes(256, 150_000, 8_192, 32_768, 1_024, 8_000, 0.15, 32, 16_000),
+    "thorough": Sizes(1_024, 1_000_000, 65_536, 262_144, 4_096, 32_000, 0.08, 96, 64_000),
+}
+ALPHA = 1e-3  # false-alarm budget of the whole suite
+LANES, MOST_WAVES = 64, 64  # episodes played side by side, and how often
+LONGEST = 2_000  # steps of an episode that has no declared limit
+
+
+@dataclass(frozen=True)
+class Step:
+    """One source of rows, asked of both sides and compared."""
+
+    source: str
+    rows: Rows
+    ours: Outcome
+    theirs: Outcome
+    found: dict[str, Found]
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """What was exercised."""
+        outputs = self.ours.outputs
+        found = {"transitions": len(self.rows), "episodes": int(len(np.unique(self.rows.episode[self.rows.episode >= 0])))}
+        if "terminated" in outputs:
+            found["terminations"] = int(np.sum(outputs["terminated"]))
+            found["truncations"] = int(np.sum(outputs["truncated"]))
+        else:
+            found["terminations"] = int(np.sum(self.ours.done))
+        return found
+
+
+class TargetView:
+    """The target as a backend that takes the reference's actions and begins with the reference's draws."""
+
+    def __init__(self, pair: Pair):
+        self.pair = pair
+        self.spec: Spec = replace(pair.target.spec, action=pair.ref.spec.action)
+
+    def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
+        return self._renamed(self.pair.reset_both(seeds)[1])
+
+    def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
+        return self._renamed(self.pair.target_step(state, action, seeds, tape))
+
+    def _renamed(self, outcome: Outcome) -> Outcome:
+        names = self.pair.observations
+        return Outcome(outcome.state, {names.get(k, k): v for k, v in outcome.outputs.items()}, None)
+
+    def close(self) -> None:
+        """The pair closes its sides."""
+
+
+class Bench:
+    """See the module's text. ``replays``: rows of saved counterexamples, tried first."""
+
+    def __init__(self, pair: Pair, replays: Rows | None = None):
+        self.pair, self.settings, self.replays = pair, pair.settings, replays
+        self.sizes = PROFILES[pair.settings.profile]
+        self.progress: Progress = silent
+        self.comparisons = 1  # statistical comparisons the whole suite may make; set before the first check
+        self._steps: dict[str, Step | None] = {}
+        self._kept: dict[Any, Any] = {}
+
+    @cached_property
+    def horizon(self) -> int:
+        """Steps after which an episode of play is left alone."""
+        limit = self.pair.time_limit
+        return LONGEST if limit is None else min(limit + 2, 10_000)
+
+    @cached_property
+    def played(self) -> Play:
+        """Episodes of the reference under the portfolio of policies: waves of them until there are enough steps."""
+        waves: list[Play] = []
+        while True:
+            seed = self.settings.seed + 104_729 * len(waves)
+            left = self.sizes.most - sum(len(w.rows) for w in waves)
+            waves.append(
+                play(self.pair.ref, LANES, self.horizon, seed, progress=self.progress, what="playing the reference", most=left)  # type: ignore[arg-type]
+            )
+            steps = sum(len(w.rows) for w in waves)
+            if len(waves) * LANES >= self.sizes.episodes and (steps >= 2 * self.sizes.play or len(waves) >= MOST_WAVES):
+                return join_plays(waves)
+            if steps >= self.sizes.most:
+                return join_plays(waves)
+
+    def paired_rows(self) -> Rows | None:
+        """States both sides reached by the same history: what is stepped where states cannot be injected."""
+        pair = self.pair
+        if pair.reset_mode == "none" or pair.step_mode == "distribution":
+            return None
+        if "none" in (pair.ref.spec.state, pair.target.spec.state):
+            return None
+        seeds = self.played.reset_seeds
+        ours, theirs = pair.reset_both(seeds)
+        lanes, parts = np.arange(len(seeds)), []
+        record = self.played.rows
+        total = 0
+        for t in range(self.horizon):
+            at = np.flatnonzero(record.step == t)
+            where = {int(e): i for e, i in zip(record.episode[at], at, strict=True)}
+            on = np.array([i for i, lane in enumerate(lanes) if int(lane) in where], int)
+            if not len(on) or total > 2 * self.sizes.play:
+                break
+            lanes = lanes[on]
+            rows = record.take(np.array([where[int(lane)] for lane in lanes]))
+            ours, theirs = ours.take(on), theirs.take(on)
+            now = Rows(ours.state, shown(ours.outputs), rows.clock, rows.action, rows.seeds, rows.episode, rows.step, theirs.state)
+            parts.append(now)
+            total += len(now)
+            ours = pair.ref.step(now.state, now.action, now.seeds)
+            theirs = pair.target_step(theirs.state, now.action, now.seeds, ours.draws)
+            alive = np.flatnonzero(~ours.done & ~theirs.done)
+            lanes, ours, theirs = lanes[alive], ours.take(alive), theirs.take(alive)
+        return Rows.join(parts) if parts else None
+
+    def rows(self, source: str) -> Rows | None:
+        """The inputs of one source; None where the pair cannot be asked that way."""
+        pair, sizes, seed = self.pair, self.sizes, self.settings.seed
+        if source == "replay":
+            return self.replays
+        if source == "resync":
+            return self.played.rows if pair.injectable() else None
+        if not pair.injectable():
+            if source != "play":
+                return None
+            rows = self.paired_rows()
+            if rows is None:
+                return None
+            rng = np.random.default_rng([seed, 15])
+            picked = rows.take(np.sort(rng.choice(len(rows), min(sizes.play, len(rows)), replace=False)))
+            return picked.doing(states.legal(states.fresh_actions(pair, len(picked), rng), picked, pair, rng))
+        if source == "play":
+            return states.live(pair, states.from_play(pair, self.played, sizes.play, seed))
+        made = {"boundary": (states.near_boundaries, sizes.boundary), "limit": (states.before_limit, sizes.limit)}
+        build, count = made[source]
+        found = build(pair, self.played, count, seed)
+        return found if len(found) else None
+
+    def step(self, source: str) -> Step | None:
+        """Both sides asked the rows of one source, and compared. None: there are no such rows."""
+        if source not in self._steps:
+            self.progress(f"stepping both sides from {source} states", 0, 0)
+            rows = self.rows(source)
+            known = self.played.outcome if source == "resync" else None
+            self._steps[source] = None if rows is None or not len(rows) else self._asked(source, rows, known)
+        return self._steps[source]
+
+    def _asked(self, source: str, rows: Rows, known: Outcome | None) -> Step:
+        ours, theirs = self.pair.ask(rows, known)
+        return Step(source, rows, ours, theirs, compare(self.pair, rows, ours, theirs))
+
+    @cached_property
+    def begun(self) -> Step:
+        """Resets of both sides as a step that leads to the first state: clock -1 before it."""
+        pair = self.pair
+        seeds = seeds_for(self.settings.seed, 3, count=min(512, self.sizes.resets))
+        ours, theirs = pair.reset_both(seeds)
+        count = len(seeds)
+        action = {k: np.zeros((count, *s.shape), s.dtype) for k, s in pair.ref.spec.action.items()}
+        none = np.full(count, -1)
+        rows = Rows(ours.state, shown(ours.outputs), none, action, seeds, np.arange(count), np.zeros(count, int))
+        return Step("reset", rows, ours, theirs, {})
+
+    def once(self, key: Any, build: Callable[[], Any]) -> Any:
+        """What ``build`` gives, computed at the first asking."""
+        if key not in self._kept:
+            self._kept[key] = build()
+        return self._kept[key]
+
+    @property
+    def share(self) -> float:
+        """One statistical comparison's part of the suite's false-alarm budget, fixed by the whole suite."""
+        return statistics.share(max(1, self.comparisons), ALPHA)

@@ -1,0 +1,436 @@
+"""pytest's side: options, collection, outcomes, and handing over to the reports. Only this module and
+report/session.py know pytest.
+
+It opens no environment: checks are asked for through a worker process (worker.py), one per pytest process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_envequiv.report import document, terminal
+from pytest_envequiv.report.session import PROGRESS, Findings, Ticker
+from pytest_envequiv.verdict import (
+    EQUAL,
+    INCONCLUSIVE,
+    LEVELS,
+    PROFILES,
+    Check,
+    Settings,
+    Verdict,
+)
+from pytest_envequiv.worker import OPEN, Failure, Pair, Replay, Worker
+
+ROOT = "envequiv"  # the name of the root collector: what node ids begin with
+
+# name, what its value is called, type in a configuration file, help
+OPTIONS = (
+    ("levels", "L1,L2,L3", "args", "which levels to run (default: all)"),
+    ("profile", "NAME", "string", f"how thorough: {', '.join(PROFILES)} (default: quick)"),
+    ("seed", "N", "int", "seed of every random choice; the same seed gives the same verdicts (default: 0)"),
+    ("budget", "SECONDS", "float", "time for the whole run; checks not reached are INCONCLUSIVE (default: none)"),
+    ("timeout", "SECONDS", "float", "how long a check may be silent before its side counts as hung (default: 300)"),
+    ("contract", "FILE", "string", "what 'the same' means for this pair (TOML)"),
+    ("output", "DIR", "string", "folder for counterexamples and proposals (default: .envequiv)"),
+)
+
+MARKERS = (
+    "envequiv(ref, target, levels, profile, seed, ...): this test holds the checks of a pair of environments",
+    *(f"{level}: envequiv checks of level {level[1]}" for level in LEVELS),
+    "cheap: envequiv checks that take seconds",
+    "costly: envequiv checks that take longer",
+)
+
+SETTINGS = pytest.StashKey[Settings]()
+CHOSEN = pytest.StashKey[list[str]]()
+WORKER = pytest.StashKey[Worker]()
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("envequiv", "decide whether two environments are the same")
+    group.addoption(
+        "--envequiv", nargs=2, metavar=("ref=NAME", "target=NAME"), help="compare the target with the reference"
+    )
+    parser.addini("envequiv", "the pair to compare: ref=NAME target=NAME", type="args", default=None)
+    for name, value, kind, text in OPTIONS:
+        group.addoption(f"--envequiv-{name}", metavar=value, help=text)
+        parser.addini(f"envequiv_{name}", text, type=kind, default=None)  # type: ignore[arg-type]
+    strict = "differences of convention are failures"
+    group.addoption("--envequiv-strict", action="store_true", default=None, help=strict)
+    parser.addini("envequiv_strict", strict, type="bool", default=None)
+    group.addoption("--envequiv-replay", metavar="FILE", help="try a counterexample again: fails if it still diverges")
+    group.addoption("--envequiv-export", metavar="FILE.py", help="with replay: also write it as a standalone test")
+    group.addoption(
+        "--envequiv-propose", metavar="FILE.toml", help="write the field map as a contract to complete; run no checks"
+    )
+
+
+def nearest(word: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"choose from {', '.join(known)}" + (f" (did you mean {close[0]!r}?)" if close else "")
+
+
+def parse(name: str, value: Any, folder: Path, at_home: bool) -> Any:
+    """An option as Settings holds it, or ValueError: what was wrong and how to mend it.
+
+    Paths are meant from ``folder``; ``at_home`` if that is where pytest was called, so that they can stay short.
+    """
+    if name == "levels":
+        parts = value.split(",") if isinstance(value, str) else [p for v in value for p in str(v).split(",")]
+        wanted = [part.strip().upper() for part in parts if part.strip()]
+        for level in wanted:
+            if level not in LEVELS:
+                raise ValueError(f"no level {level!r}: {nearest(level, LEVELS)}")
+        if not wanted:
+            raise ValueError(f"no level given: {nearest('', LEVELS)}")
+        return tuple(level for level in LEVELS if level in wanted)
+    if name == "profile":
+        if value not in PROFILES:
+            raise ValueError(f"no profile {value!r}: {nearest(str(value), PROFILES)}")
+        return value
+    if name == "seed":
+        try:
+            seed = int(value)
+        except (TypeError, ValueError):
+            seed = -1
+        if seed < 0:
+            raise ValueError(f"{value!r} is not a seed: give a whole number from 0 up")
+        return seed
+    if name in ("budget", "timeout"):
+        try:
+            seconds = float(value)
+        except (TypeError, ValueError):
+            seconds = 0.0
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"{value!r} is not a time: give seconds above 0")
+        return seconds
+    if name == "contract" and not (folder / value).is_file():
+        raise ValueError(f"no file {value!r} in {folder}: --envequiv-propose writes one to begin with")
+    if name in ("contract", "output"):
+        return str(value) if at_home else str(folder / value)
+    return bool(value)  # strict
+
+
+def parse_pair(words: list[str]) -> dict[str, str]:
+    """ref and target from "ref=NAME target=NAME", in either order."""
+    pair = dict(word.partition("=")[::2] for word in words)
+    if len(words) != 2 or set(pair) != {"ref", "target"} or not all(pair.values()):
+        raise ValueError(f"expected ref=NAME target=NAME, got {' '.join(words)!r}")
+    return pair
+
+
+def read_settings(config: pytest.Config, marker: Mapping[str, Any], beside: Path) -> Settings:
+    """The command line's word, else the marker's, else the configuration file's, else the default.
+
+    Raises UsageError, in one line that names the option as it was written.
+    """
+    home = config.invocation_params.dir
+    ini = config.inipath.parent if config.inipath else config.rootpath
+    settings: dict[str, Any] = {"ref": "", "target": ""}
+    for name in ("envequiv", *(option[0] for option in OPTIONS), "strict"):
+        option = "envequiv" if name == "envequiv" else f"envequiv_{name}"
+        given = config.getoption(option)
+        where, folder = f"--{option.replace('_', '-')}", home
+        try:
+            if given is None and name in marker:
+                given, where, folder = marker[name], f"the envequiv marker's {name}", beside
+            elif given is None:
+                where, folder = f"{option} in {config.inipath}", ini
+                given = config.getini(option)
+            if given is not None:
+                if name == "envequiv":
+                    settings |= parse_pair(given)
+                else:
+                    settings[name] = parse(name, given, folder, folder == home)
+        except (TypeError, ValueError) as error:
+            raise pytest.UsageError(f"{where}: {error}") from None
+    return Settings(**settings | {side: marker[side] for side in ("ref", "target") if side in marker})
+
+
+def take_ids(config: pytest.Config) -> list[str]:
+    """Take the ids of checks out of the arguments, where pytest would look for files of that name."""
+    ours, rest = [], []
+    for argument in config.args:
+        path, _, name = argument.partition("::")
+        mine = name and Path(path).name == ROOT and not (config.invocation_params.dir / path).is_file()
+        (ours if mine else rest).append(name if mine else argument)
+    config.args = rest
+    return ours
+
+
+def check_writable(folder: Path) -> str | None:
+    """Why nothing can be written to a folder (made if missing), or None."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return f"cannot write to {folder}: {error.strerror}"
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
+    option = config.option
+    settings = read_settings(config, {}, config.rootpath)
+    chosen = take_ids(config)
+    home = config.invocation_params.dir
+    if chosen and not settings.ref:
+        raise pytest.UsageError(f"{ROOT}::{chosen[0]}: name its pair too: --envequiv ref=NAME target=NAME")
+    if option.envequiv_export and not option.envequiv_replay:
+        raise pytest.UsageError("--envequiv-export: needs a counterexample: add --envequiv-replay FILE")
+    if option.envequiv_propose and not settings.ref:
+        raise pytest.UsageError("--envequiv-propose: needs a pair: add --envequiv ref=NAME target=NAME")
+    if option.envequiv_propose and option.envequiv_replay:
+        raise pytest.UsageError("--envequiv-propose: cannot go with --envequiv-replay: give one of them")
+    if option.envequiv_replay and not (home / option.envequiv_replay).is_file():
+        raise pytest.UsageError(f"--envequiv-replay: no file {option.envequiv_replay!r} in {home}")
+    for name in ("export", "propose"):
+        path = config.getoption(f"envequiv_{name}")
+        if path and (wrong := check_writable((home / path).parent)):
+            raise pytest.UsageError(f"--envequiv-{name}: {wrong}: choose another folder")
+    if (settings.ref or option.envequiv_replay) and (wrong := check_writable(home / settings.output)):
+        raise pytest.UsageError(f"--envequiv-output: {wrong}: choose another folder")
+
+    # Asked for on the command line, and no paths were: collect nothing else.
+    asked = option.envequiv or option.envequiv_replay or option.envequiv_propose
+    if asked and config.args_source != pytest.Config.ArgsSource.ARGS:
+        config.args = []
+    config.stash[SETTINGS] = settings
+    config.stash[CHOSEN] = chosen
+    config.stash[WORKER] = worker = Worker(str(home))
+    config.stash[PROGRESS] = sys.stdout.isatty() and sys.stderr.isatty() and not hasattr(config, "workerinput")
+    config.add_cleanup(worker.close)
+    config.pluginmanager.register(Findings(config), "envequiv-findings")
+
+
+# --- collection ------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The pair of the command line hangs under the session itself: it needs no file and no folder."""
+    report = yield
+    if isinstance(collector, pytest.Session) and report.passed:
+        report.result = [*report.result, *root_collectors(collector)]
+    return report
+
+
+def root_collectors(session: pytest.Session) -> Iterator[pytest.Collector]:
+    config = session.config
+    option, settings, worker = config.option, config.stash[SETTINGS], config.stash[WORKER]
+    place = {"name": ROOT, "parent": session, "path": config.rootpath, "nodeid": ROOT}
+    if option.envequiv_replay:
+        replay = Replay(option.envequiv_replay, settings, worker, option.envequiv_export)
+        yield PairCollector.from_parent(pair=replay, **place)
+    elif option.envequiv_propose:
+        yield ProposalCollector.from_parent(pair=Pair(settings, worker), **place)
+    elif settings.ref:
+        yield PairCollector.from_parent(pair=Pair(settings, worker), chosen=config.stash[CHOSEN], **place)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> pytest.Collector | None:
+    """A test function with the marker holds a pair's checks in place of itself."""
+    if not inspect.isfunction(obj) or not collector.istestfunction(obj, name):
+        return None
+    marks = list(getattr(obj, "pytestmark", []))
+    ours = [mark for mark in marks if mark.name == "envequiv"]
+    return MarkedCollector.from_parent(collector, name=name, function=obj, marks=marks, mark=ours[0]) if ours else None
+
+
+class PairCollector(pytest.Collector):
+    """The checks of one pair; all of them, or those that were chosen by id."""
+
+    def __init__(self, *, pair: Pair | Replay, chosen: list[str] | None = None, **kw: Any):
+        super().__init__(**kw)
+        self.pair = pair
+        self.chosen = chosen or []
+        self.body: Callable[[Verdict], object] | None = None
+
+    def collect(self) -> Iterator[pytest.Item]:
+        with Ticker(self.config, "opening") as tell:
+            self.pair.open(tell)
+        known = tuple(check.id for check in self.pair.checks)
+        for name in self.chosen if known != (OPEN.id,) else ():
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1, 0.5)
+                mend = f"did you mean {self.nodeid}::{close[0]}?" if close else "--collect-only lists them"
+                raise self.CollectError(f"{self.nodeid}::{name}: no check of that name; {mend}")
+        for check in self.pair.checks:
+            if not self.chosen or check.id in self.chosen or check is OPEN:
+                yield CheckItem.from_parent(self, name=check.id, check=check)
+
+    def document(self) -> dict[str, Any]:
+        pair = self.pair
+        decided = self.body is not None
+        return document.pair_document(self.nodeid, pair.settings, pair.checks, pair.notes, pair.describe, decided)
+
+
+class MarkedCollector(PairCollector):
+    """A test function marked with a pair."""
+
+    def __init__(self, *, function: Callable[..., object], marks: list[Any], mark: Any, **kw: Any):
+        super().__init__(pair=None, **kw)  # type: ignore[arg-type]  # it is read when collected, where it may fail
+        self.function = function
+        self.mark = mark
+        self.own_markers.extend(marks)
+
+    def collect(self) -> Iterator[pytest.Item]:
+        settings = self.settings()
+        if wrong := check_writable(self.config.invocation_params.dir / settings.output):
+            raise self.CollectError(f"the envequiv marker's output: {wrong}: choose another folder")
+        self.pair = Pair(settings, self.config.stash[WORKER])
+        takes = set(inspect.signature(self.function).parameters) - {"self"}
+        if takes - {"verdict"}:
+            raise self.CollectError(f"{self.name} is marked envequiv: it may take 'verdict' and nothing else")
+        if takes:
+            in_class = isinstance(self.parent, pytest.Class)
+            self.body = getattr(self.parent.obj(), self.name) if in_class else self.function
+        yield from super().collect()
+
+    def settings(self) -> Settings:
+        known = tuple(field.name for field in dataclasses.fields(Settings))
+        for name in self.mark.kwargs:
+            if name not in known:
+                raise self.CollectError(f"the envequiv marker knows no {name!r}: {nearest(name, known)}")
+        if self.mark.args or not {"ref", "target"} <= set(self.mark.kwargs):
+            raise self.CollectError("the envequiv marker needs ref=... and target=..., by name")
+        told = {key: name_of(value) if key in ("ref", "target") else value for key, value in self.mark.kwargs.items()}
+        try:
+            return read_settings(self.config, told, self.path.parent)
+        except pytest.UsageError as error:
+            raise self.CollectError(str(error)) from None
+
+
+def name_of(value: Any) -> str:
+    """A name that opens the same thing in another process: modules and what stands at their top have one."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    name = getattr(value, "__qualname__", "<locals>")
+    if "<locals>" in name:
+        raise pytest.Collector.CollectError(f"the envequiv marker cannot name {value!r}: give a name or a module")
+    return f"{value.__module__}:{name}"
+
+
+class CheckItem(pytest.Item):
+    """One check. A plain item: with an ``obj`` other plugins would take it for a test function."""
+
+    parent: PairCollector
+
+    def __init__(self, *, check: Check, **kw: Any):
+        super().__init__(**kw)
+        self.check = check
+        self.found: dict[str, Any] | None = None  # what the report carries
+        for mark in (check.level, check.cost):
+            if mark in (*LEVELS, "cheap", "costly"):
+                self.add_marker(mark)
+
+    def runtest(self) -> None:
+        __tracebackhide__ = True
+        collector = self.parent
+        self.found = None
+        with Ticker(self.config, self.name) as tell:
+            verdict = collector.pair.run(self.check, tell)
+        pair = collector.document()
+        told = document.test_document(pair, verdict)
+        self.found = {"pair": pair, "test": told}
+        self.user_properties[:] = document.properties(told)
+        if collector.body is not None:
+            collector.body(verdict)
+        elif verdict.word != EQUAL:
+            pytest.fail("\n".join(terminal.failure(verdict, pair)), pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"{self.parent.name} {self.name}"
+
+
+class ProposalCollector(PairCollector):
+    """Holds the one item that writes the field map."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        path = self.config.option.envequiv_propose
+        yield ProposalItem.from_parent(self, name=f"propose-{Path(path).stem}", destination=path)
+
+
+class ProposalItem(pytest.Item):
+    parent: PairCollector
+
+    def __init__(self, *, destination: str, **kw: Any):
+        super().__init__(**kw)
+        self.destination = destination
+
+    def runtest(self) -> None:
+        wrong = None
+        try:
+            with Ticker(self.config, self.name) as tell:
+                proposal = self.parent.pair.propose(tell)  # type: ignore[union-attr]
+            (self.config.invocation_params.dir / self.destination).write_text(proposal, encoding="utf-8")
+        except (Failure, OSError) as error:
+            wrong = str(error)
+        if wrong:
+            pytest.fail(wrong, pytrace=False)
+        self.user_properties.append(("envequiv.proposal", self.destination))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"{self.parent.name} {self.name}"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """A pair that did not open must not be lost to -k or -m: it would look as if nothing had been asked."""
+    unopened = [item for item in items if isinstance(item, CheckItem) and item.check is OPEN]
+    result = yield
+    items.extend(item for item in unopened if item not in items)
+    return result
+
+
+# --- outcomes and reports --------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """What was found travels on the report: it is all that comes back from an xdist worker."""
+    report = yield
+    if isinstance(item, CheckItem) and call.when == "call" and item.found:
+        report.envequiv = item.found
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: Any) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    """INCONCLUSIVE fails the run, but is shown and counted as its own word."""
+    found = getattr(report, "envequiv", None)
+    if not found or found["pair"]["decided"] or report.outcome != "failed" or found["test"]["check"]["id"] == OPEN.id:
+        return None
+    if found["test"]["word"] != INCONCLUSIVE:
+        return None
+    return "inconclusive", "?", (INCONCLUSIVE, {"yellow": True})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_json_runtest_metadata(item: pytest.Item, call: pytest.CallInfo[None]) -> dict[str, Any]:
+    found = item.found if isinstance(item, CheckItem) and call.when == "call" else None
+    return {"envequiv": found["test"]} if found else {}
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    settings, replay = config.stash[SETTINGS], config.option.envequiv_replay
+    lines = [f"envequiv: replay {replay}"] if replay else []
+    return lines + ([f"envequiv: {terminal.header(settings)}"] if settings.ref else [])

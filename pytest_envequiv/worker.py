@@ -1,0 +1,393 @@
+"""The judge in a process of its own: both ends of the pipe.
+
+pytest's process imports no backend: a target that exits, crashes, hangs, skips or patches pytest does so in here,
+and costs the run one check and a fresh process. The child, ``main``, reads one request per frame and answers it with
+progress frames and then one answer:
+
+    {"do": "open", "settings": {...}}                      -> {"open": {"checks", "notes", "describe"}}
+    {"do": "run", "settings": {...}, "id": str}            -> {"run": verdict}
+    {"do": "replay", "settings": {...} | None, "path": str} -> {"replay": verdict}
+    {"do": "export", "path": str, "destination": str}      -> {"export": destination}
+    {"do": "propose", "settings": {...}}                   -> {"propose": TOML}
+
+A progress frame is {"progress": [what, done, total]}. Its ``what`` is also a breadcrumb: when the child dies, the
+last one says which side did it. A request that fails is answered with {"error", "kind", "traceback", ...}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import signal
+import sys
+import sysconfig
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from pytest_envequiv.errors import BackendError, EnvequivError
+from pytest_envequiv.peer import Peer, PeerError, PeerSilent, read_frame, write_frame
+from pytest_envequiv.verdict import (
+    DIFFERENT,
+    INCONCLUSIVE,
+    Check,
+    Progress,
+    Settings,
+    Verdict,
+    Word,
+    plain,
+    silent,
+)
+
+PACKAGE = Path(__file__).parent
+
+# The parent's search path, so that what a test file can import opens here too; never the folder pytest was called
+# in (-P): that comes first, but only once the judge is loaded, so that no file in it can take a module's place.
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pytest_envequiv.worker import main; main()"
+
+# The one check of a pair that cannot be opened.
+OPEN = Check(id="L1-open-pair", level="L1", subject="open", field="pair")
+
+# After so many deaths in a row by one side's hand the rest of its checks are not tried.
+DEATHS = 2
+
+
+# --- the child -------------------------------------------------------------------------------------------------------
+
+
+class Teller:
+    """Sends progress: at once when what is being done changes (a breadcrumb), else a few times a second."""
+
+    def __init__(self, outbound: IO[bytes]):
+        self.outbound = outbound
+        self.what, self.when = "", 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self.what or now - self.when > 0.1:
+            self.what, self.when = what, now
+            write_frame(self.outbound, {"progress": [sound(what), int(done), int(total)]})
+
+    def forget(self) -> None:
+        """Each request lays its own trail."""
+        self.what = ""
+
+
+def main() -> None:
+    """Serve requests from stdin until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest decides what Ctrl-C means
+    inbound, outbound = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a target that reads stdin must not eat requests
+    os.dup2(2, 1)  # nor garble the answers by printing
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # its last words must not sit in a buffer
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=listen, args=(inbound, inbox), daemon=True).start()
+
+    from pytest_envequiv import judge as judging
+
+    sys.path.insert(0, os.getcwd())
+    judges: dict[str, Any] = {}
+    tell = Teller(outbound)
+    while (request := inbox.get()) is not None:
+        tell.forget()
+        try:
+            reply = {request["do"]: answer(request, judging, judges, tell)}
+        except BaseException as error:  # noqa: BLE001  SystemExit and pytest's Skipped are targets' doing too
+            reply = refusal(error)
+        write_frame(outbound, reply)
+    for opened in judges.values():
+        opened.close()
+
+
+def listen(inbound: IO[bytes], inbox: queue.SimpleQueue[Any]) -> None:
+    """Hand on requests. When pytest is gone, let an idle worker leave in peace and end a busy one."""
+    with contextlib.suppress(Exception):
+        while True:
+            inbox.put(read_frame(inbound))
+    inbox.put(None)
+    time.sleep(0.5)
+    os._exit(0)
+
+
+def answer(request: Mapping[str, Any], judging: Any, judges: dict[str, Any], tell: Progress) -> Any:
+    """What a request asks for, msgpack-safe."""
+    told = request.get("settings")
+    settings = None if told is None else Settings.from_json(told)
+
+    def opened() -> Any:
+        key = json.dumps(told, sort_keys=True)
+        if key not in judges:
+            judges[key] = judging.Judge(settings, tell)
+        return judges[key]
+
+    match request["do"]:
+        case "open":
+            judge = opened()
+            checks = [check.as_json() for check in judge.checks]
+            return json_safe({"checks": checks, "notes": list(judge.notes), "describe": judge.describe()})
+        case "run":
+            return json_safe(opened().run(request["id"], tell).as_json())
+        case "replay":
+            return json_safe(judging.replay(request["path"], settings, tell).as_json())
+        case "export":
+            judging.export(request["path"], request["destination"])
+            return request["destination"]
+        case "propose":
+            return sound(opened().proposal())
+    raise ValueError(f"unknown request {request['do']!r}")
+
+
+def json_safe(value: Any) -> str:
+    """As JSON text: it has no limit on integers (the state of a generator has 128 bits) as msgpack has."""
+    return sound(json.dumps(plain(value), ensure_ascii=False, default=str))
+
+
+def sound(text: str) -> str:
+    """Without the halves of surrogate pairs that no encoder takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def refusal(error: BaseException) -> dict[str, Any]:
+    """The answer to a request that raised. ``theirs``: it was raised by a side's code rather than by the judge's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = last_user_line(frames)
+    text = one_line(error)
+    mendable = isinstance(error, EnvequivError)
+    told = mendable and error.__cause__ is None and error.__context__ is None  # the line is all there is to know
+    return {
+        "error": text if mendable else f"raised {type(error).__name__}: {text}{f' ({place})' if place else ''}",
+        "kind": type(error).__name__,
+        "side": error.side if isinstance(error, BackendError) else "",
+        "mendable": mendable,
+        "theirs": bool(place) or not isinstance(error, Exception),
+        "traceback": "" if told else sound("".join(traceback.format_exception(error))),
+    }
+
+
+def one_line(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001  a __str__ of its own can do anything
+        text = ""
+    return sound(" ".join(text.split()))[:500] or "no message"
+
+
+def last_user_line(frames: traceback.StackSummary) -> str:
+    """ "file:line" of the last frame in code that is neither ours nor installed, or ""."""
+    installed = [str(PACKAGE), *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}]
+    own = [f for f in frames if not f.filename.startswith(("<", *installed))]
+    if not own:
+        return ""
+    name = os.path.relpath(own[-1].filename)
+    return f"{own[-1].filename if name.startswith('..') else name}:{own[-1].lineno}"
+
+
+# --- the parent ------------------------------------------------------------------------------------------------------
+
+
+class Failure(Exception):
+    """A request that was not answered, in one line.
+
+    ``side`` ("target", "reference" or "") is who did it as far as is known; ``word`` is what it says of a check;
+    ``died``: the worker is gone with it; ``traceback`` is for the output folder.
+    """
+
+    def __init__(self, message: str, *, side: str = "", word: Word = INCONCLUSIVE, died: bool, traceback: str = ""):
+        super().__init__(message)
+        self.side, self.word, self.died, self.traceback = side, word, died, traceback
+
+
+def read_crumb(crumb: str) -> tuple[str, bool, str]:
+    """A breadcrumb as (side, whether it was being opened, the rest): "target.step" is ("target", False, "step")."""
+    found = re.match(r"(opening )?(?:the )?(target|reference|ref)\b[\s.:]*(.*)", crumb, re.DOTALL)
+    if not found:
+        return "", False, crumb
+    return ("target" if found[2] == "target" else "reference"), bool(found[1]), found[3]
+
+
+def account(crumb: str, what: str) -> str:
+    """One line: who did ``what`` ("exited with code 0; its last words: ...") at the breadcrumb."""
+    side, opening, where = read_crumb(crumb)
+    what, *rest = re.split(r"(?=; its last words: )", what, maxsplit=1)
+    what = f"gave {what}" if what.startswith("no answer") else what
+    if opening:
+        line = f"while opening the {side} {where}, it {what}"
+    else:
+        line = f"the {side or 'judge'} {what}" + (f" in {where}" if side and where else f" ({where})" if where else "")
+    return "".join([line, *rest])
+
+
+def failure_of_peer(error: PeerError, crumb: str) -> Failure:
+    """A target that dies is not the environment the reference is; one that is only slow may be."""
+    side = read_crumb(crumb)[0]
+    word = DIFFERENT if side == "target" and not isinstance(error, PeerSilent) else INCONCLUSIVE
+    return Failure(account(crumb, str(error)), side=side, word=word, died=True)
+
+
+def failure_of_reply(reply: Mapping[str, Any], crumb: str) -> Failure:
+    """What the child says of a request that raised."""
+    if reply["mendable"]:
+        side = {"ref": "reference"}.get(reply["side"], reply["side"])
+        message = reply["error"]
+    else:
+        side = read_crumb(crumb)[0] if reply["theirs"] else ""
+        message = account(crumb if side else crumb and f"after {crumb}", reply["error"])
+    word = DIFFERENT if side == "target" else INCONCLUSIVE
+    return Failure(message, side=side, word=word, died=False, traceback=reply["traceback"])
+
+
+class Worker:
+    """The judge's process as pytest sees it: started when first asked, and again after it died."""
+
+    def __init__(self, cwd: str):
+        self.cwd = cwd
+        self._peer: Peer | None = None
+
+    def ask(self, request: Mapping[str, Any], timeout: float, progress: Progress = silent) -> Any:
+        """The answer, or Failure. The deadline is ``timeout`` seconds of silence; progress is a sign of life."""
+        crumb = ""
+        try:
+            if self._peer is None:
+                search = json.dumps([str(folder) for folder in sys.path if folder])
+                self._peer = Peer([sys.executable, "-P", "-c", BOOT, search], cwd=self.cwd)
+            self._peer.send(dict(request), timeout)
+            while "progress" in (reply := self._peer.receive(timeout)):
+                crumb, done, total = reply["progress"]
+                progress(crumb, done, total)
+        except PeerError as error:
+            self.kill()
+            raise failure_of_peer(error, crumb) from None
+        except BaseException:  # Ctrl-C, a timeout plugin: the answer would arrive when something else is asked
+            self.kill()
+            raise
+        if "error" in reply:
+            raise failure_of_reply(reply, crumb)
+        return reply[request["do"]]
+
+    def kill(self) -> None:
+        if self._peer is not None:
+            self._peer.kill()
+            self._peer = None
+
+    def close(self) -> None:
+        if self._peer is not None:
+            self._peer.close()
+            self._peer = None
+
+
+class Pair:
+    """A pair's checks, asked for through a worker. What goes wrong comes back as a verdict, never as an exception.
+
+    checks, notes and describe are the judge's, once ``open`` was called. A pair that does not open has one check,
+    ``OPEN``, that tells why.
+    """
+
+    def __init__(self, settings: Settings, worker: Worker):
+        self.settings = settings
+        self.worker = worker
+        self.checks: list[Check] = []
+        self.notes: list[str] = []
+        self.describe: dict[str, Any] = {}
+        self._began = 0.0
+        self._unopened: Verdict | None = None
+        self._deaths: list[tuple[str, str]] = []  # (side, check id), in a row and by the same side
+
+    def open(self, progress: Progress = silent) -> None:
+        """Safe to call again."""
+        if self.checks:
+            return
+        self._began = time.monotonic()
+        try:
+            opened = json.loads(self._ask("open", progress))
+        except Failure as failure:
+            self._unopened = self._verdict(OPEN, failure)
+            self.checks = [OPEN]
+        else:
+            self.checks = [Check(**check) for check in opened["checks"]]
+            self.notes, self.describe = opened["notes"], opened["describe"]
+
+    def run(self, check: Check, progress: Progress = silent) -> Verdict:
+        began = time.monotonic()
+        budget = self.settings.budget
+        if self._unopened is not None:
+            return self._unopened
+        if budget is not None and began - self._began > budget:
+            return Verdict(check, INCONCLUSIVE, f"time budget of {budget:g} s spent")
+        if len(self._deaths) >= DEATHS:
+            side, first = self._deaths[0]
+            return Verdict(
+                check, INCONCLUSIVE, f"not run: the {side or 'judge'} crashed {len(self._deaths)} times (see {first})"
+            )
+        try:
+            verdict = Verdict.from_json(json.loads(self._ask("run", progress, id=check.id)))
+        except Failure as failure:
+            if failure.died:
+                self._deaths = [*(d for d in self._deaths if d[0] == failure.side), (failure.side, check.id)]
+            verdict = self._verdict(check, failure)
+        else:
+            self._deaths = []
+        verdict.evidence.setdefault("seconds", round(time.monotonic() - began, 3))
+        return verdict
+
+    def propose(self, progress: Progress = silent) -> str:
+        """The field map as TOML, or Failure."""
+        return self._ask("propose", progress)
+
+    def _ask(self, what: str, progress: Progress, **more: Any) -> Any:
+        request = {"do": what, "settings": self.settings.as_json(), **more}
+        return self.worker.ask(request, self.settings.timeout, progress)
+
+    def _verdict(self, check: Check, failure: Failure) -> Verdict:
+        return verdict_of_failure(check, failure, self.settings.output)
+
+
+class Replay:
+    """A counterexample file as a pair of one check: it fails for as long as the file's inputs still diverge."""
+
+    def __init__(self, path: str, settings: Settings, worker: Worker, destination: str | None = None):
+        stem = re.sub(r"[^\w.-]", "_", Path(path).stem)
+        self.path = path
+        self.settings = settings
+        self.worker = worker
+        self.destination = destination
+        self.checks = [Check(id=f"replay-{stem}", level="replay", subject="replay", field=stem)]
+        self.notes: list[str] = []
+        self.describe: dict[str, Any] = {}
+
+    def open(self, progress: Progress = silent) -> None:
+        """Nothing to do: the file names its pair, and is read when it is run."""
+
+    def run(self, check: Check, progress: Progress = silent) -> Verdict:
+        """Export it first, if asked to: that needs no environment."""
+        told = self.settings.as_json() if self.settings.ref else None
+        try:
+            if self.destination is not None:
+                request = {"do": "export", "path": self.path, "destination": self.destination}
+                self.worker.ask(request, self.settings.timeout)
+                self.notes = [f"{self.path} exported as {self.destination}"]
+            request = {"do": "replay", "settings": told, "path": self.path}
+            return Verdict.from_json(json.loads(self.worker.ask(request, self.settings.timeout, progress)))
+        except Failure as failure:
+            return verdict_of_failure(check, failure, self.settings.output)
+
+
+def verdict_of_failure(check: Check, failure: Failure, folder: str) -> Verdict:
+    """A failure as a verdict; its traceback, if it has one, goes to a file in ``folder``."""
+    evidence: dict[str, Any] = {}
+    if failure.traceback:
+        path = Path(folder) / f"{check.id}.traceback.txt"
+        with contextlib.suppress(OSError):  # the verdict matters more
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(failure.traceback, encoding="utf-8")
+            evidence["traceback"] = str(path)
+    return Verdict(check, failure.word, str(failure), evidence=evidence)
+
+
+if __name__ == "__main__":
+    main()
