@@ -172,10 +172,16 @@ class Bench:
             return picked.doing(states.legal(states.fresh_actions(pair, len(picked), rng), picked, pair, rng))
         if source == "play":
             return states.live(pair, states.from_play(pair, self.played, sizes.play, seed))
-        made = {"boundary": (states.near_boundaries, sizes.boundary), "limit": (states.before_limit, sizes.limit)}
-        build, count = made[source]
-        found = build(pair, self.played, count, seed)
+        if source == "boundary":
+            found = states.near_boundaries(pair, self.played, sizes.boundary, seed, self.ends)
+        else:
+            found = states.before_limit(pair, self.played, sizes.limit, seed)
         return found if len(found) else None
+
+    @cached_property
+    def ends(self) -> states.Ends:
+        """How far float fields go before that ends episodes."""
+        return states.ends(self.pair, self.played, self.settings.seed)
 
     def step(self, source: str) -> Step | None:
         """Both sides asked the rows of one source, and compared. None: there are no such rows."""

@@ -30,6 +30,7 @@ from pytest_envequiv.verdict import Check, Divergence, Verdict, plain
 VERSION = 1
 TRIES = 300  # inputs Hypothesis may try while shrinking
 MOST_FLOATS = 24  # state elements beyond which a state is not shrunk
+WAYS_IN = 3  # transitions of play from whose neighbourhood a state is tried to be entered
 NEWTON = 6  # iterations to find a state from which the reference steps into another
 
 
@@ -371,6 +372,8 @@ def live(bench: Bench, rows: Rows) -> bool:
     floats = [(n, i) for n, v in rows.state.fields.items() if v.dtype.kind == "f" for i in range(v.reshape(-1).size)]
     if not floats or len(floats) > MOST_FLOATS:
         return False
+    if not states.within(rows, bench.ends)[0]:
+        return False
     clocks = states.clocks(pair, bench.played)
     goal = np.array([float(rows.state.fields[n].reshape(-1)[i]) for n, i in floats])
     scale = np.array([max(float(np.nanstd(bench.played.rows.state.fields[n].reshape(len(bench.played.rows), -1)[:, i])), 1e-6) for n, i in floats])
@@ -389,14 +392,13 @@ def live(bench: Bench, rows: Rows) -> bool:
         after = [outcome.state.fields[n].reshape(count, -1)[:, i].astype(float) for n, i in floats]
         return np.stack(after, 1), outcome.done
 
-    for action in _ways_in(bench, rows):
-        point = goal.copy()
+    for point, action in _ways_in(bench, floats, goal, scale):
         for _ in range(NEWTON):
             push = scale * 1e-4
             moved = np.concatenate([point[None], point + np.diag(push)])
             value, done = stepped(moved, action)
             miss = np.where(fixed, 0, value[0] - goal)
-            if np.all(np.abs(miss) <= 1e-5 * scale + 1e-6 * np.abs(goal)) and not done[0]:
+            if np.all(np.abs(miss) <= 1e-5 * scale + 1e-6 * np.abs(goal)) and not done.any():
                 return True
             slope = (value[1:] - value[0]).T / push
             if not np.isfinite(slope).all() or not np.isfinite(miss).all():
@@ -405,7 +407,17 @@ def live(bench: Bench, rows: Rows) -> bool:
     return False
 
 
-def _ways_in(bench: Bench, rows: Rows) -> list[Arrays]:
-    """A few actions the reference may have taken one step before."""
-    rng = np.random.default_rng(5)
-    return [rows.action, *(states.fresh_actions(bench.pair, 1, rng) for _ in range(2))]
+def _ways_in(bench: Bench, floats: list[tuple[str, int]], goal: np.ndarray, scale: np.ndarray) -> list[tuple[np.ndarray, Arrays]]:
+    """Where to look for the state before, and by which action: as the transitions of play that end nearest by."""
+    played = bench.played
+    on = np.flatnonzero(played.alive())
+    before, after = (
+        np.stack([np.nan_to_num(s.fields[n].reshape(len(played.rows), -1)[on, i].astype(float)) for n, i in floats], 1)
+        for s in (played.rows.state, played.outcome.state)
+    )
+    distance = (np.abs(after - np.nan_to_num(goal)) / scale).max(1)
+    nearest = np.argsort(distance, kind="stable")[:WAYS_IN]
+    return [
+        (before[k] + (goal - after[k]), {name: v[on[k] : on[k] + 1] for name, v in played.rows.action.items()})
+        for k in nearest
+    ]

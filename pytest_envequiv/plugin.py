@@ -323,8 +323,8 @@ def name_of(value: Any) -> str:
         return value
     if isinstance(value, types.ModuleType):
         return value.__name__
-    name = getattr(value, "__qualname__", "<locals>")
-    if "<locals>" in name:
+    name = getattr(value, "__qualname__", "<nameless>")
+    if "<" in name:  # a lambda, or made inside a function
         raise pytest.Collector.CollectError(f"the envequiv marker cannot name {value!r}: give a name or a module")
     return f"{value.__module__}:{name}"
 
@@ -343,7 +343,6 @@ class CheckItem(pytest.Item):
                 self.add_marker(mark)
 
     def runtest(self) -> None:
-        __tracebackhide__ = True
         collector = self.parent
         self.found = None
         with Ticker(self.config, self.name) as tell:
@@ -356,6 +355,11 @@ class CheckItem(pytest.Item):
             collector.body(verdict)
         elif verdict.word != EQUAL:
             pytest.fail("\n".join(terminal.failure(verdict, pair)), pytrace=False)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Of a body that failed, its own lines only."""
+        excinfo.traceback = excinfo.traceback.cut(path=self.path)
+        return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, None, f"{self.parent.name} {self.name}"

@@ -575,8 +575,8 @@ def _reset(bench: Bench, check: Check) -> Verdict:
             return said(check, DIFFERENT, f"{field.name}: {count} of {len(x)} beginnings differ", (), {"episodes": len(x)}, found)
     ours, theirs = _own_resets(bench)
     x, y = (v[:, :16].astype(float) for v in _reset_values(bench, field, ours, theirs))
-    if field.role == "state":
-        x, y = (np.nan_to_num(v, nan=0.0) for v in (x, y))
+    if field.role == "state" and np.isnan(x).all():  # None in the reference until the first step
+        x, y = np.zeros_like(x), np.zeros_like(y)
     result = _compared(bench, [f"{field.name}[{i}]" if x.shape[1] > 1 else field.name for i in range(x.shape[1])], x, y)
     evidence = {
         "episodes": 2 * len(x) + (len(bench.begun.rows) if shared else 0),

@@ -84,6 +84,7 @@ def lockstep(bench: Bench) -> Lockstep:
     """Run the target freely along the episodes the reference has played, and compare."""
     pair, played = bench.pair, bench.played
     lanes = np.arange(min(played.episodes, bench.sizes.episodes))
+    begun = len(lanes)
     state = _begun(bench, played, lanes)
     at = [np.flatnonzero((played.rows.step == t) & (played.rows.episode < len(lanes))) for t in range(int(played.rows.step.max()) + 1)]
     suspicious: dict[int, int] = {}  # lane -> first step that needs a closer look
@@ -113,7 +114,7 @@ def lockstep(bench: Bench) -> Lockstep:
         lanes, state = episode[alive], theirs.state.take(alive)
     first = sorted(suspicious, key=lambda lane: (suspicious[lane], lane))
     wrong, unsure, lost = _examined(bench, first, errors)
-    return Lockstep(wrong, unsure, compared, played.episodes, lost, terminations, truncations)
+    return Lockstep(wrong, unsure, compared, begun, lost, terminations, truncations)
 
 
 def _begun(bench: Bench, played: Play, lanes: np.ndarray) -> State:
@@ -339,7 +340,7 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
             alpha,
             sizes.margin,
             units,
-            resolution=1e-4 * max(float(np.nanmax(np.abs(x), initial=0)), 1e-6),
+            resolution=1e-4 * max(float(np.max(np.abs(x[np.isfinite(x)]), initial=0)), 1e-6),
         )
         results.append((policy, statistics.compare(plan, x, y)))
     word = DIFFERENT if any(r.word == DIFFERENT for _, r in results) else INCONCLUSIVE if any(r.word == INCONCLUSIVE for _, r in results) else EQUAL

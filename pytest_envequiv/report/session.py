@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,6 +74,7 @@ class Ticker:
         shown = config.stash[PROGRESS] and config.pluginmanager.hasplugin("terminalreporter")
         self.name = name
         self.writer = config.get_terminal_writer() if shown else None
+        self.told: dict[str, float] = {}  # when each thing was last shown
         self.capture = config.pluginmanager.getplugin("capturemanager")
 
     def __enter__(self) -> Callable[[str, int, int], None]:
@@ -82,12 +84,16 @@ class Ticker:
         self.show("")
 
     def tell(self, what: str, done: int, total: int) -> None:
-        self.show(terminal.progress(self.name, what, done, total))
+        now = time.monotonic()
+        if now - self.told.get(what, 0.0) > 0.1:  # two sides that step in turn are a thousand changes a second
+            self.told[what] = now
+            self.show(terminal.progress(self.name, what, done, total))
 
     def show(self, text: str) -> None:
         if self.writer is None:
             return
-        text = terminal.fit(text, self.writer.fullwidth - self.writer.width_of_current_line - 1)
+        text = terminal.fit(text, self.writer.fullwidth - self.writer.width_of_current_line - 2)
+        text = f" {text}" if text else ""
         back = f"\x1b[{len(text)}D" if text else ""
         with self.capture.global_and_fixture_disabled() if self.capture else contextlib.nullcontext():
             sys.stdout.write(f"\x1b[K{text}{back}")  # not by the writer: it would count the text as written

@@ -207,7 +207,7 @@ def verdict_line(pair: Mapping[str, Any], verdicts: list[Verdict]) -> str:
 
 def fit(text: str, room: int) -> str:
     """``text`` in ``room`` columns, or nothing where too little of it would be left."""
-    text = " ".join(text.split())
+    text = " ".join(text.encode("ascii", "replace").decode().split())  # one column per character
     if room < 12:
         return ""
     return text if len(text) <= room else f"{text[: room - 4]} ..."
@@ -216,4 +216,4 @@ def fit(text: str, room: int) -> str:
 def progress(name: str, what: str, done: int, total: int) -> str:
     """One line for the progress display."""
     share = f" {done:,}/{total:,}" if total else f" {done:,}" if done else ""
-    return f" {name}: {what}{share}" if what else f" {name}"
+    return f"{name}: {what}{share}" if what else name

@@ -16,7 +16,7 @@ from pytest_envequiv.pair import Pair
 from pytest_envequiv.stimuli.play import Play, Rows, shown
 from pytest_envequiv.stimuli.policies import extremes, uniform
 
-NEAR = (0.0, 1e-7, 1e-4, 1e-2, 5e-2)  # distances from a boundary, as a share of the field's range
+NEAR = (0.0, 1e-7, 1e-4, 1e-2, 3e-2, 1e-1, 2e-1)  # distances from a boundary, as a share of the field's range
 WIDER = 1.5  # how far beyond what play saw a field without bounds is pushed
 
 
@@ -81,7 +81,55 @@ def live(pair: Pair, rows: Rows) -> Rows:
     return rows.take(np.flatnonzero(holds(pair.contract.live, {**rows.state.fields, **rows.seen}, "[live] rule")))
 
 
-def near_boundaries(pair: Pair, played: Play, count: int, seed: int) -> Rows:
+Ends = dict[tuple[str, int], tuple[float, float]]
+SCAN_ROWS, SCAN_POINTS = 24, 20
+
+
+def ends(pair: Pair, played: Play, seed: int) -> Ends:
+    """How far each float element can go before that alone ends episodes: (field, element) -> (low, high).
+
+    A state beyond such an end may be entered from another beyond it without the episode ending, and still no episode
+    can be in it: it would have ended on the way. Found by moving one element of live states outwards, in steps, and
+    watching when the reference begins to end.
+    """
+    rng = np.random.default_rng([seed, 16])
+    on = np.flatnonzero(played.alive())
+    base = played.rows.take(np.sort(rng.choice(on, min(SCAN_ROWS, len(on)), replace=False)))
+    count = len(base)
+    usual = float(pair.ref.step(base.state.edited(), base.action, base.seeds).done.mean())
+    found: Ends = {}
+    for name, value in base.state.fields.items():
+        if value.dtype.kind != "f":
+            continue
+        for i in range(min(64, _width(value))):
+            seen = played.rows.state.fields[name].reshape(len(played.rows), -1)[:, i]
+            values = boundaries(pair, seen)
+            limits = []
+            for inner, outer in ((np.nanmin(seen), values.min()), (np.nanmax(seen), values.max())):
+                points = np.linspace(float(inner), float(outer), SCAN_POINTS)
+                fields = {n: np.tile(v, (SCAN_POINTS, *[1] * (v.ndim - 1))) for n, v in base.state.fields.items()}
+                fields[name].reshape(len(fields[name]), -1)[:, i] = np.repeat(points, count)
+                action = {k: np.tile(v, (SCAN_POINTS, *[1] * (v.ndim - 1))) for k, v in base.action.items()}
+                done = pair.ref.step(State(fields), action, np.tile(base.seeds, SCAN_POINTS)).done
+                share = done.reshape(SCAN_POINTS, count).mean(1)
+                over = np.flatnonzero(share > usual + 0.2)
+                # Play itself was alive at the inner point, whatever moving it there did to the other fields.
+                limits.append(float(points[max(int(over[0]) - 1, 0)]) if len(over) else np.inf * np.sign(outer - inner or 1))
+            low, high = limits
+            found[name, i] = (low if np.isfinite(low) else -np.inf, high if np.isfinite(high) else np.inf)
+    return found
+
+
+def within(rows: Rows, limits: Ends) -> np.ndarray:
+    """bool[B]: rows no element of which lies beyond an end."""
+    inside = np.ones(len(rows), bool)
+    for (name, i), (low, high) in limits.items():
+        value = rows.state.fields[name].reshape(len(rows), -1)[:, i]
+        inside &= ~((value < low) | (value > high))
+    return inside
+
+
+def near_boundaries(pair: Pair, played: Play, count: int, seed: int, limits: Ends) -> Rows:
     """States of play with one to three float fields moved to, or close to, a boundary; then stepped into.
 
     Boundaries are what play reached, the bounds of observations that show the field, and the constants either
@@ -109,7 +157,8 @@ def near_boundaries(pair: Pair, played: Play, count: int, seed: int) -> Rows:
     state = State({n: fields[n].reshape(v.shape).astype(v.dtype) for n, v in base.state.fields.items()})
     # Half of the made-up states are entered by the most extreme actions, half by any.
     made_up = replace(base, state=state, action=legal(fresh_actions(pair, count, rng), base, pair, rng))
-    return stepped_into(pair, made_up, seed)
+    entered = stepped_into(pair, made_up, seed)
+    return entered.take(np.flatnonzero(within(entered, limits)))
 
 
 def _width(value: np.ndarray) -> int:
