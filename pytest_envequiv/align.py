@@ -93,8 +93,8 @@ class StateMap:
             value = columns[0] if len(columns) == 1 else np.stack([c.reshape(len(clock)) for c in columns], 1)
             if link.recode:
                 value = _recoded(value, link.recode)
-            if value.dtype.kind == "f" and link.leaf.dtype[0] in "biuf":
-                value = np.nan_to_num(value, nan=0.0, posinf=np.inf, neginf=-np.inf)  # None in the reference
+            if value.dtype.kind == "f" and link.leaf.dtype[0] in "biu":
+                value = np.nan_to_num(value, nan=0.0)  # None in the reference
             fields[link.field] = value.reshape(len(clock), *link.leaf.shape).astype(link.leaf.dtype)
         return State(fields)
 
@@ -118,12 +118,16 @@ class StateMap:
 
 @dataclass(frozen=True)
 class Pairs:
-    """States both sides were in after the same history: B rows, and which are fresh from a reset."""
+    """States both sides were in after the same history: B rows, and which are fresh from a reset.
+
+    ``moving``: fields of the target that take more than one value in its own play.
+    """
 
     state: State
     seen: Arrays
     clock: np.ndarray
     target: State
+    moving: frozenset[str] = frozenset()
 
     @property
     def fresh(self) -> np.ndarray:
@@ -166,11 +170,13 @@ def propose(
     given: Mapping[str, Any],
     free: Mapping[str, int],
     response: Mapping[str, tuple[Source, ...]] | None = None,
+    shows: Mapping[str, Link] | None = None,
 ) -> StateMap:
     """A map for the target's ``leaves`` from the reference's fields.
 
     ``pairs``: states with the same history, if there are any; ``given``: links of the contract;
-    ``response``: links found by pushing fields, used for what is still open.
+    ``shows``: links of fields that both sides show in the same observation; ``response``: links found by pushing
+    fields. Both are used for what is still open.
     """
     links: list[Link] = []
     missing: dict[str, str] = {}
@@ -183,26 +189,19 @@ def propose(
             links.append(_from_contract(name, leaf, given[name], reference))
         elif name in free:
             links.append(Link(name, leaf, (Source("free"),), how="being a label"))
-        elif pairs is not None:
-            link, also = _by_value(name, leaf, pairs)
-            if link is None and response and name in response:
-                link = Link(name, leaf, response[name], how="response")
-            if link is None:
-                link = _by_name(name, leaf, reference)
-            if link is None:
-                missing[name] = also
-            else:
-                links.append(link)
-                if also:
-                    ambiguous[name] = also
         else:
-            link = _by_name(name, leaf, reference)
-            if link is None and response and name in response:
-                link = Link(name, leaf, response[name], how="response")
+            link, also = (None, "no histories could be compared") if pairs is None else _by_value(name, leaf, pairs)
             if link is None:
-                missing[name] = "no field of the reference has this name and size, and no histories could be compared"
-            else:
-                links.append(link)
+                why, also = also, ""
+                link = _by_name(name, leaf, reference) or (shows or {}).get(name)
+                if link is None and response and name in response:
+                    link = Link(name, leaf, response[name], how="response")
+            if link is None:
+                missing[name] = f"no field of the reference has its name and size, and {why}"
+                continue
+            links.append(link)
+            if also:
+                ambiguous[name] = also
     read = {s.name for link in links for s in link.sources if s.kind == "state"}
     return StateMap(tuple(links), missing, tuple(n for n in reference if n not in read), ambiguous)
 
@@ -249,6 +248,8 @@ def _by_value(name: str, leaf: Leaf, pairs: Pairs) -> tuple[Link | None, str]:
             best = min(recoded, key=lambda entry: _preference(entry[0], name))
             return Link(name, leaf, (best[0],), best[1], how="value"), ""
     constant = bool((flat == flat[:1]).all())
+    if constant and name in pairs.moving:
+        return None, "it does not move while both sides have the same history"
     if scored:
         best = max(scored, key=lambda entry: (round(entry[0], 2), -entry[1]))
         # Rivals that never differ from the best are the same quantity under another name.
@@ -329,6 +330,49 @@ def _code(a: np.ndarray, b: np.ndarray) -> dict[int, int] | None:
     if not 2 <= both.shape[1] <= 64 or len(set(both[0])) != both.shape[1] or len(set(both[1])) != both.shape[1]:
         return None
     return dict(zip(both[0].tolist(), both[1].tolist(), strict=True))
+
+
+# -- by what is shown ----------------------------------------------------------------------------------------------
+
+
+def by_showing(
+    reference: tuple[State, Arrays], target: tuple[State, Arrays], names: Mapping[str, str], leaves: Mapping[str, Leaf]
+) -> dict[str, Link]:
+    """Fields that each side, in its own play, shows in the same observation: target field -> link.
+
+    ``names``: target observation -> reference observation. A field is shown if it is the observation, or a recoding
+    of it; both are needed on both sides, and the two recodings are put one after the other.
+    """
+    found = {}
+    for target_name, name in names.items():
+        ours = _shown_as(reference[0], np.asarray(reference[1][name]))
+        theirs = _shown_as(target[0], np.asarray(target[1][target_name]))
+        for field, code in theirs.items():
+            if field not in leaves or len(ours) != 1:
+                continue
+            source, other = next(iter(ours.items()))
+            back = {v: k for k, v in code.items()}
+            recode = {a: back[b] for a, b in other.items() if b in back}
+            same = all(a == b for a, b in recode.items())
+            found[field] = Link(field, leaves[field], (Source("state", source),), None if same else recode, how="what is shown")
+    return found
+
+
+def _shown_as(state: State, observation: np.ndarray) -> dict[str, dict[int, int]]:
+    """Fields that determine the observation one to one, element by element, with the recoding."""
+    rows = len(observation)
+    flat = observation.reshape(rows, -1)
+    whole = np.round(flat).astype(np.int64)
+    if not np.array_equal(whole, flat):
+        return {}
+    found = {}
+    for name, value in state.fields.items():
+        column = value.reshape(rows, -1)
+        if column.shape == flat.shape and value.dtype.kind in "biu":
+            code = _code(column, whole)
+            if code is not None:
+                found[name] = code
+    return found
 
 
 # -- by response ---------------------------------------------------------------------------------------------------

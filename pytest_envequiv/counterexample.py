@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pytest_envequiv.backends.protocol import Arrays, State
 from pytest_envequiv.bench import Bench, Step
-from pytest_envequiv.compare.fields import Found, compare
+from pytest_envequiv.comparison.fields import Found, compare
 from pytest_envequiv.contract import holds
 from pytest_envequiv.errors import BackendError, ContractError
 from pytest_envequiv.levels.finding import divergence, first
@@ -36,7 +36,11 @@ NEWTON = 6  # iterations to find a state from which the reference steps into ano
 
 @dataclass(frozen=True)
 class Counterexample:
-    """What the file holds. ``rows`` is one row, or None for a path; ``path`` is {"seed", "actions"} or None."""
+    """What the file holds. ``rows`` is one row, or None for a path; ``path`` is {"seed", "actions"} or None.
+
+    ``target_state`` and ``target_action`` are the same row as the target takes it; ``shown`` lists the outputs that
+    differ: {"name", "tolerance"}. They are for people and for ``report/standalone.py``; a replay maps anew.
+    """
 
     ref: str
     target: str
@@ -47,6 +51,9 @@ class Counterexample:
     divergence: dict[str, Any]
     versions: dict[str, Any]
     seed: int = 0
+    target_state: Arrays = field(default_factory=dict)
+    target_action: Arrays = field(default_factory=dict)
+    shown: list[dict[str, Any]] = field(default_factory=list)
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -73,28 +80,44 @@ def _numbers(value: Any) -> Any:
     return float(value) if isinstance(value, str) else value
 
 
-def save(example: Counterexample, path: Path) -> None:
-    """Write it whole or not at all."""
+def as_json(example: Counterexample) -> dict[str, Any]:
+    """The file's content."""
     rows = example.rows
-    data = {
+    return {
         "envequiv_counterexample": VERSION,
         "ref": example.ref,
         "target": example.target,
         "check": example.check.as_json(),
         "seed": example.seed,
-        "state": None if rows is None else {k: _array(v[0]) for k, v in rows.state.fields.items()},
-        "seen": None if rows is None else {k: _array(v[0]) for k, v in rows.seen.items()},
+        "state": None if rows is None else _arrays(rows.state.fields),
+        "seen": None if rows is None else _arrays(rows.seen),
         "clock": None if rows is None else int(rows.clock[0]),
         "draw_seed": None if rows is None else int(rows.seeds[0]),
-        "action": None if rows is None else {k: _array(v[0]) for k, v in rows.action.items()},
+        "action": None if rows is None else _arrays(rows.action),
+        "target_state": _arrays(example.target_state),
+        "target_action": _arrays(example.target_action),
         "divergence": example.divergence,
+        "shown": example.shown,
         "from_reset": example.path,
         "versions": example.versions,
         "contract": example.contract,
     }
+
+
+def _arrays(values: Arrays) -> dict[str, Any]:
+    """The first row of each."""
+    return {k: _array(v[0]) for k, v in values.items()}
+
+
+def _read_arrays(data: dict[str, Any]) -> Arrays:
+    return {k: _read_array(v)[None] for k, v in data.items()}
+
+
+def save(example: Counterexample, path: Path) -> None:
+    """Write it whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    part.write_text(json.dumps(as_json(example), indent=1), encoding="utf-8")
     part.replace(path)
 
 
@@ -124,6 +147,9 @@ def load(path: str | Path) -> Counterexample:
             data["divergence"],
             data["versions"],
             data["seed"],
+            _read_arrays(data["target_state"]),
+            _read_arrays(data["target_action"]),
+            data["shown"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ContractError(f"counterexample {path}: incomplete: {error}") from error
@@ -132,10 +158,10 @@ def load(path: str | Path) -> Counterexample:
 def _row_of(data: dict[str, Any]) -> Rows:
     none = np.array([-1])
     return Rows(
-        State({k: _read_array(v)[None] for k, v in data["state"].items()}),
-        {k: _read_array(v)[None] for k, v in data["seen"].items()},
+        State(_read_arrays(data["state"])),
+        _read_arrays(data["seen"]),
         np.array([data["clock"]]),
-        {k: _read_array(v)[None] for k, v in data["action"].items()},
+        _read_arrays(data["action"]),
         np.array([data["draw_seed"]]),
         none,
         none,
@@ -185,12 +211,13 @@ def make(bench: Bench, verdict: Verdict, step: Step | None) -> tuple[Verdict, Co
     name = verdict.check.field
     if row is None or (step is None and verdict.check.subject != "lockstep"):
         return verdict, None
-    rows, shown_at, path = None, verdict.divergence, None
+    rows, shown_at, path, outputs = None, verdict.divergence, None, []
     if verdict.check.subject == "lockstep":
         path = prefix(bench.played.rows, int(row), bench.played.reset_seeds)
     elif step is not None:
         if step.rows.paired is None and pair.injectable():
             rows, shown_at = shrunk(bench, step, name)
+            outputs = _outputs_apart(pair, rows)
             path = reach(bench, name)
         elif step.rows.episode[row] >= 0 and step.source in ("play", "resync"):
             path = _extended(bench, step.rows, int(row))
@@ -207,11 +234,24 @@ def make(bench: Bench, verdict: Verdict, step: Step | None) -> tuple[Verdict, Co
         divergence=plain(shown_at.as_json()),
         versions={"ref": dict(pair.ref.spec.versions), "target": dict(pair.target.spec.versions)},
         seed=bench.settings.seed,
+        target_state={} if rows is None else pair.inject(rows).fields,
+        target_action={} if rows is None else pair.target_action(rows.action),
+        shown=outputs,
     )
     evidence = dict(verdict.evidence)
     if path is not None:
         evidence["reached_from_reset"] = {"seed": path["seed"], "steps": len(path["draw_seeds"])}
     return replace(verdict, divergence=shown_at, evidence=evidence), example
+
+
+def _outputs_apart(pair: Pair, rows: Rows) -> list[dict[str, Any]]:
+    """The outputs in which a row differs, with the largest tolerance of their elements."""
+    found = compare(pair, rows, *pair.ask(rows))
+    return [
+        {"name": f.field.ref, "tolerance": float(f.tolerance.max())}
+        for f in found.values()
+        if f.field.role == "output" and f.rows.any()
+    ]
 
 
 def prefix(rows: Rows, row: int, reset_seeds: np.ndarray) -> dict[str, Any]:

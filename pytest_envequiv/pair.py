@@ -7,7 +7,7 @@ convention. Everything after this file sees one environment with two answers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -276,7 +276,13 @@ class Pair:
             {k: np.concatenate([s[k] for s in keep_seen]) for k in keep_seen[0]},
             np.concatenate(keep_clock),
             State.join(keep_target),
+            frozenset(n for n, v in self._target_play.rows.state.fields.items() if bool((v != v[:1]).any())),
         )
+
+    @cached_property
+    def _target_play(self) -> Play:
+        """The target on its own: what its state and observations look like in play."""
+        return play(self.target, SAMPLE_LANES, SAMPLE_STEPS, 3_000_017)  # type: ignore[arg-type]
 
     def _map(self, pairs: Pairs | None) -> StateMap:
         if self.target.spec.state != "fields" or self.ref.spec.state != "fields":
@@ -284,10 +290,16 @@ class Pair:
             said = "; ".join(f"the {'reference' if s is self.ref else 'target'}'s state cannot be written ({s.spec.state})" for s in sides)
             return StateMap((), {}, tuple(self.ref.spec.fields), {}, False, said)
         free = getattr(self.target.backend, "free", {})
-        found = align.propose(self.target.spec.fields, self.ref.spec.fields, pairs, self.contract.fields, free)
+        leaves, fields, given = self.target.spec.fields, self.ref.spec.fields, self.contract.fields
+        found = align.propose(leaves, fields, pairs, given, free)
+        if found.missing:
+            theirs = self._target_play.rows
+            shows = align.by_showing(
+                (self.sample.rows.state, self.sample.rows.seen), (theirs.state, theirs.seen), self.observations, leaves
+            )
+            found = align.propose(leaves, fields, pairs, given, free, None, shows)
         if found.missing and pairs is None:
-            response = self._responses()
-            found = align.propose(self.target.spec.fields, self.ref.spec.fields, pairs, self.contract.fields, free, response)
+            found = align.propose(leaves, fields, pairs, given, free, self._responses(), shows)
         return self._without_inert(found)
 
     def _responses(self) -> dict[str, tuple[align.Source, ...]]:
@@ -448,10 +460,18 @@ class Pair:
     def reset_both(self, seeds: np.ndarray) -> tuple[Outcome, Outcome]:
         """Begin the same episodes on both sides, as far as draws can be shared."""
         ours = self.ref.reset(seeds)
-        theirs = self.target.reset(seeds)
-        if self.reset_mode == "tape" and self.reset_match and ours.draws is not None and theirs.draws is not None:
-            theirs = self.target.reset(seeds, drawing.feed(self.reset_match, ours.draws, theirs.draws))
-        return ours, theirs
+        if self.reset_mode != "tape" or self.reset_match is None or ours.draws is None:
+            return ours, self.target.reset(seeds)
+        return ours, self.target.reset(seeds, self._fed(self.reset_match, ours.draws, lambda: self.target.reset(seeds)))
+
+    def _fed(self, match: drawing.Matching, tape: Tape, own: Callable[[], Outcome]) -> Tape:
+        """The reference's draws as the target takes them. A compiled target needs every draw it may make, so its
+        ``own`` fill what the reference did not make; others ask for what they want, by kind and shape."""
+        if not self.target.spec.traceable:
+            return tape
+        draws = own().draws
+        assert draws is not None
+        return drawing.feed(match, tape, draws)
 
     def injectable(self) -> bool:
         return self.map.usable
@@ -461,14 +481,17 @@ class Pair:
         if rows.paired is not None:
             return rows.paired
         free = getattr(self.target.backend, "free", {})
-        return self.map.apply(rows.state, rows.seen, rows.clock, rows.seeds, free)
+        state = self.map.apply(rows.state, rows.seen, rows.clock, rows.seeds, free)
+        if not self.target.spec.traceable:
+            return state
+        # What is None in the reference (kept as NaN) is some number in a compiled target, where nothing reads it.
+        return State({k: np.nan_to_num(v, nan=0.0, posinf=np.inf, neginf=-np.inf) if v.dtype.kind == "f" else v for k, v in state.fields.items()})
 
     def _target_step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None) -> Outcome:
         action = self.target_action(action)
         if self.step_mode == "tape" and self.step_match and tape is not None:
-            own = self.target.step(state, action, seeds)
-            assert own.draws is not None
-            return self.target.step(state, action, seeds, drawing.feed(self.step_match, tape, own.draws))
+            given = self._fed(self.step_match, tape, lambda: self.target.step(state, action, seeds))
+            return self.target.step(state, action, seeds, given)
         return self.target.step(state, action, seeds)
 
     def ask(self, rows: Rows, known: Outcome | None = None) -> tuple[Outcome, Outcome]:

@@ -1,5 +1,4 @@
-"""pytest's side: options, collection, outcomes, and handing over to the reports. Only this module and
-report/session.py know pytest.
+"""pytest's side: options, collection, outcomes, and handing over to the reports. The only module that knows pytest.
 
 It opens no environment: checks are asked for through a worker process (worker.py), one per pytest process.
 """
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from pytest_envequiv.report import document, terminal
-from pytest_envequiv.report.session import PROGRESS, Findings, Ticker
+from pytest_envequiv.report.session import Findings, Ticker
 from pytest_envequiv.verdict import (
     EQUAL,
     INCONCLUSIVE,
@@ -54,6 +53,7 @@ MARKERS = (
 SETTINGS = pytest.StashKey[Settings]()
 CHOSEN = pytest.StashKey[list[str]]()
 WORKER = pytest.StashKey[Worker]()
+PROGRESS = pytest.StashKey[bool]()  # whether there is a terminal to show it on
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def parse(name: str, value: Any, folder: Path, at_home: bool) -> Any:
 
 def parse_pair(words: list[str]) -> dict[str, str]:
     """ref and target from "ref=NAME target=NAME", in either order."""
-    pair = dict(word.partition("=")[::2] for word in words)
+    pair = {side: name for side, _, name in (word.partition("=") for word in words)}
     if len(words) != 2 or set(pair) != {"ref", "target"} or not all(pair.values()):
         raise ValueError(f"expected ref=NAME target=NAME, got {' '.join(words)!r}")
     return pair
@@ -215,7 +215,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[WORKER] = worker = Worker(str(home))
     config.stash[PROGRESS] = sys.stdout.isatty() and sys.stderr.isatty() and not hasattr(config, "workerinput")
     config.add_cleanup(worker.close)
-    config.pluginmanager.register(Findings(config), "envequiv-findings")
+    config.pluginmanager.register(Reporting(), "envequiv-reporting")
 
 
 # --- collection ------------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class PairCollector(pytest.Collector):
         self.body: Callable[[Verdict], object] | None = None
 
     def collect(self) -> Iterator[pytest.Item]:
-        with Ticker(self.config, "opening") as tell:
+        with ticker(self.config, "envequiv") as tell:
             self.pair.open(tell)
         known = tuple(check.id for check in self.pair.checks)
         for name in self.chosen if known != (OPEN.id,) else ():
@@ -299,8 +299,8 @@ class MarkedCollector(PairCollector):
         if takes - {"verdict"}:
             raise self.CollectError(f"{self.name} is marked envequiv: it may take 'verdict' and nothing else")
         if takes:
-            in_class = isinstance(self.parent, pytest.Class)
-            self.body = getattr(self.parent.obj(), self.name) if in_class else self.function
+            holder = self.parent
+            self.body = getattr(holder.obj(), self.name) if isinstance(holder, pytest.Class) else self.function
         yield from super().collect()
 
     def settings(self) -> Settings:
@@ -345,7 +345,7 @@ class CheckItem(pytest.Item):
     def runtest(self) -> None:
         collector = self.parent
         self.found = None
-        with Ticker(self.config, self.name) as tell:
+        with ticker(self.config, self.name) as tell:
             verdict = collector.pair.run(self.check, tell)
         pair = collector.document()
         told = document.test_document(pair, verdict)
@@ -383,7 +383,7 @@ class ProposalItem(pytest.Item):
     def runtest(self) -> None:
         wrong = None
         try:
-            with Ticker(self.config, self.name) as tell:
+            with ticker(self.config, self.name) as tell:
                 proposal = self.parent.pair.propose(tell)  # type: ignore[union-attr]
             (self.config.invocation_params.dir / self.destination).write_text(proposal, encoding="utf-8")
         except (Failure, OSError) as error:
@@ -438,3 +438,37 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     settings, replay = config.stash[SETTINGS], config.option.envequiv_replay
     lines = [f"envequiv: replay {replay}"] if replay else []
     return lines + ([f"envequiv: {terminal.header(settings)}"] if settings.ref else [])
+
+
+class Reporting:
+    """Hands what the reports carry to the summary, and the summary to pytest."""
+
+    def __init__(self) -> None:
+        self.findings = Findings()
+        self.proposals: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if found := getattr(report, "envequiv", None):
+            self.findings.add(report.nodeid, **found)
+        if report.when == "call" and report.passed:
+            self.proposals += [str(value) for key, value in report.user_properties if key == "envequiv.proposal"]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_json_modifyreport(self, json_report: dict[str, Any]) -> None:
+        if told := self.findings.document():
+            json_report["envequiv"] = told
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.ensure_newline()
+        for path in self.proposals:
+            terminalreporter.write_line(f"envequiv: the field map is in {path}; complete it and give it as a contract")
+        for title, lines in self.findings.sections():
+            terminalreporter.section(title)
+            for line, colour in lines:
+                terminalreporter.write_line(line, **({colour: True} if colour else {}))
+
+
+def ticker(config: pytest.Config, name: str) -> Ticker:
+    shown = config.stash[PROGRESS] and config.pluginmanager.hasplugin("terminalreporter")
+    writer = config.get_terminal_writer() if shown else None
+    return Ticker(name, writer, config.pluginmanager.getplugin("capturemanager"))

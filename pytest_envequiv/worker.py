@@ -10,20 +10,22 @@ progress frames and then one answer:
     {"do": "export", "path": str, "destination": str}      -> {"export": destination}
     {"do": "propose", "settings": {...}}                   -> {"propose": TOML}
 
-A progress frame is {"progress": [what, done, total]}. Its ``what`` is also a breadcrumb: when the child dies, the
-last one says which side did it. A request that fails is answered with {"error", "kind", "traceback", ...}.
+A progress frame is {"progress": [what, done, total]}. Its ``what`` is also a breadcrumb, kept in a page both ends
+see: when the child dies, it says which side did it. A request that fails is answered with {"error", "kind", ...}.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import queue
 import re
 import signal
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 import traceback
@@ -49,10 +51,18 @@ PACKAGE = Path(__file__).parent
 
 # The parent's search path, so that what a test file can import opens here too; never the folder pytest was called
 # in (-P): that comes first, but only once the judge is loaded, so that no file in it can take a module's place.
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pytest_envequiv.worker import main; main()"
+BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from pytest_envequiv.worker import main
+main(sys.argv[2])
+"""
 
 # The one check of a pair that cannot be opened.
 OPEN = Check(id="L1-open-pair", level="L1", subject="open", field="pair")
+
+# Bytes of the page that holds the last breadcrumb.
+PAGE = 4096
 
 # After so many deaths in a row by one side's hand the rest of its checks are not tried.
 DEATHS = 2
@@ -62,24 +72,35 @@ DEATHS = 2
 
 
 class Teller:
-    """Sends progress: at once when what is being done changes (a breadcrumb), else a few times a second."""
+    """Leaves every breadcrumb, and sends each kind of progress a few times a second.
 
-    def __init__(self, outbound: IO[bytes]):
+    A breadcrumb costs about a microsecond, so a judge that steps two environments in turn can tell of every step.
+    """
+
+    def __init__(self, outbound: IO[bytes], trail: str):
         self.outbound = outbound
-        self.what, self.when = "", 0.0
+        with open(trail, "r+b") as file:
+            self.page = mmap.mmap(file.fileno(), PAGE)
+        self.what = ""
+        self.sent: dict[str, float] = {}  # when each was last sent
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if what != self.what or now - self.when > 0.1:
-            self.what, self.when = what, now
+        if what != self.what:
+            crumb = what.encode("utf-8", "replace")[: PAGE - 1] + b"\0"
+            self.page[: len(crumb)] = crumb
+            self.what = what
+        if now - self.sent.get(what, -1.0) > 0.1:
+            self.sent[what] = now
             write_frame(self.outbound, {"progress": [sound(what), int(done), int(total)]})
 
     def forget(self) -> None:
         """Each request lays its own trail."""
         self.what = ""
+        self.sent.clear()
 
 
-def main() -> None:
+def main(trail: str) -> None:
     """Serve requests from stdin until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest decides what Ctrl-C means
     inbound, outbound = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -93,9 +114,10 @@ def main() -> None:
 
     sys.path.insert(0, os.getcwd())
     judges: dict[str, Any] = {}
-    tell = Teller(outbound)
+    tell = Teller(outbound, trail)
     while (request := inbox.get()) is not None:
         tell.forget()
+        sys.path += [folder for folder in request["search"] if folder not in sys.path]
         try:
             reply = {request["do"]: answer(request, judging, judges, tell)}
         except BaseException as error:
@@ -200,7 +222,8 @@ class Failure(Exception):
 
     def __init__(self, message: str, *, side: str = "", word: Word = INCONCLUSIVE, died: bool, traceback: str = ""):
         super().__init__(message)
-        self.side, self.word, self.died, self.traceback = side, word, died, traceback
+        self.side, self.died, self.traceback = side, died, traceback
+        self.word: Word = word
 
 
 def read_crumb(crumb: str) -> tuple[str, bool, str]:
@@ -226,19 +249,19 @@ def account(crumb: str, what: str) -> str:
 def failure_of_peer(error: PeerError, crumb: str) -> Failure:
     """A target that dies is not the environment the reference is; one that is only slow may be."""
     side = read_crumb(crumb)[0]
-    word = DIFFERENT if side == "target" and not isinstance(error, PeerSilent) else INCONCLUSIVE
+    word: Word = DIFFERENT if side == "target" and not isinstance(error, PeerSilent) else INCONCLUSIVE
     return Failure(account(crumb, str(error)), side=side, word=word, died=True)
 
 
 def failure_of_reply(reply: Mapping[str, Any], crumb: str) -> Failure:
     """What the child says of a request that raised."""
     if reply["mendable"]:
-        side = {"ref": "reference"}.get(reply["side"], reply["side"])
+        side = "reference" if reply["side"] == "ref" else reply["side"]
         message = reply["error"]
     else:
         side = read_crumb(crumb)[0] if reply["theirs"] else ""
         message = account(crumb if side else crumb and f"after {crumb}", reply["error"])
-    word = DIFFERENT if side == "target" else INCONCLUSIVE
+    word: Word = DIFFERENT if side == "target" else INCONCLUSIVE
     return Failure(message, side=side, word=word, died=False, traceback=reply["traceback"])
 
 
@@ -248,27 +271,32 @@ class Worker:
     def __init__(self, cwd: str):
         self.cwd = cwd
         self._peer: Peer | None = None
+        self._trail: Any = None  # the file of the breadcrumb
 
     def ask(self, request: Mapping[str, Any], timeout: float, progress: Progress = silent) -> Any:
         """The answer, or Failure. The deadline is ``timeout`` seconds of silence; progress is a sign of life."""
-        crumb = ""
+        search = [str(folder) for folder in sys.path if folder]
+        self._trail = self._trail or tempfile.NamedTemporaryFile()
+        os.pwrite(self._trail.fileno(), bytes(PAGE), 0)
         try:
             if self._peer is None:
-                search = json.dumps([str(folder) for folder in sys.path if folder])
-                self._peer = Peer([sys.executable, "-P", "-c", BOOT, search], cwd=self.cwd)
-            self._peer.send(dict(request), timeout)
+                argv = [sys.executable, "-P", "-c", BOOT, json.dumps(search), self._trail.name]
+                self._peer = Peer(argv, cwd=self.cwd)
+            self._peer.send({**request, "search": search}, timeout)
             while "progress" in (reply := self._peer.receive(timeout)):
-                crumb, done, total = reply["progress"]
-                progress(crumb, done, total)
+                progress(*reply["progress"])
         except PeerError as error:
             self.kill()
-            raise failure_of_peer(error, crumb) from None
+            raise failure_of_peer(error, self._crumb()) from None
         except BaseException:  # Ctrl-C, a timeout plugin: the answer would arrive when something else is asked
             self.kill()
             raise
         if "error" in reply:
-            raise failure_of_reply(reply, crumb)
+            raise failure_of_reply(reply, self._crumb())
         return reply[request["do"]]
+
+    def _crumb(self) -> str:
+        return os.pread(self._trail.fileno(), PAGE, 0).partition(b"\0")[0].decode("utf-8", "ignore")
 
     def kill(self) -> None:
         if self._peer is not None:
@@ -387,7 +415,3 @@ def verdict_of_failure(check: Check, failure: Failure, folder: str) -> Verdict:
             path.write_text(failure.traceback, encoding="utf-8")
             evidence["traceback"] = str(path)
     return Verdict(check, failure.word, str(failure), evidence=evidence)
-
-
-if __name__ == "__main__":
-    main()

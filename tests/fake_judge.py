@@ -92,7 +92,8 @@ class Judge:
         divergence = Divergence(
             field="velocity", index=(0,), expected=0.0, actual=-0.07, error=0.07, tolerance=4.2e-9,
             why="64 times what one ulp of the inputs moves the reference",
-            state={"position": -1.2, "velocity": -0.07}, action={"action": [-1.0]}, episode=2, step=5, source="boundary",
+            state={"position": -1.2, "velocity": -0.07}, action={"action": [-1.0]},
+            episode=2, step=5, source="boundary",
         )  # fmt: skip
         evidence["followers"] = ["L2-boundary-position"]
         summary = "velocity: expected 0.0, actual -0.07"

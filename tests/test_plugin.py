@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pytest_envequiv.report import document, terminal
-from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Settings, Verdict
+from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Divergence, Settings, Verdict
 from pytest_envequiv.worker import Pair, Worker, account, read_crumb
 
 pytest_plugins = "pytester"
@@ -145,7 +145,8 @@ def test_selecting(run, options, expected):
     result = run(f"--envequiv ref=A target=equal --strict-markers -v {options}")
     assert result.ret == 0
     assert list(ids_of(result)) == expected
-    assert (f"({len(expected)} of its 4 checks were run)" in said(result)) == ("levels" not in options)
+    narrowed = "levels L1,L3 only" if "levels" in options else f"{len(expected)} of its 4 checks were run"
+    assert f"EQUAL as far as was checked ({narrowed}): {len(expected)} EQUAL" in said(result)
 
 
 def test_an_unknown_id_names_the_nearest(run):
@@ -218,7 +219,8 @@ def test_without_the_plugin_pytest_knows_nothing_of_it(run, pytester):
 
 def test_pytest_imports_no_backend(run, pytester):
     pytester.makeconftest(
-        "import sys\ndef pytest_unconfigure(): print('heavy:', {'jax', 'numpy', 'gymnasium', 'scipy'} & set(sys.modules))"
+        "import sys\n"
+        "def pytest_unconfigure(): print('heavy:', {'jax', 'numpy', 'gymnasium', 'scipy'} & set(sys.modules))"
     )
     assert "heavy: set()" in said(run("--envequiv ref=A target=equal"))
 
@@ -594,7 +596,7 @@ def test_progress_is_shown_on_a_terminal_and_leaves_no_trace(pytester):
     assert child.wait() == 0
     os.close(ours)
     text = raw.decode()
-    assert "opening: opening target slow" in text
+    assert "envequiv: opening target slow" in text
     assert "L2-boundary-velocity: comparing 5/8" in text
     shown = screen(text)
     assert "comparing" not in shown
@@ -668,7 +670,7 @@ def test_what_an_equal_does_not_say_is_said():
     evidence = {"ties": 3, "detectable_effect": "0.1 sd"}
     assert terminal.uncertain([verdict("L3-stats-x", EQUAL, evidence=evidence)]) == [
         "ties: L3-stats-x: 3 mismatches at a rounding boundary, not decided",
-        "smallest detectable effect: L3-stats-x: 0.1 sd",
+        "smallest detectable effect: 0.1 sd (L3-stats-x)",
     ]
 
 
@@ -678,6 +680,11 @@ def test_rerun_command_repeats_what_a_verdict_depends_on():
     assert terminal.rerun_command(pair, "L2-x-y") == (
         "pytest --envequiv 'ref=A b' target=B --envequiv-seed=3 --envequiv-strict envequiv::L2-x-y"
     )
+
+
+def test_a_divergence_to_nan_can_be_read():
+    found = Divergence("x", (), 0.0, "nan", "nan", 1e-9, "", {}, {})  # type: ignore[arg-type]  as JSON brings it back
+    assert ("error", "nan, tolerance 1e-09") in terminal.divergence(found)
 
 
 def test_long_values_are_cut():

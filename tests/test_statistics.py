@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial
 
-from pytest_envequiv.compare import statistics
-from pytest_envequiv.compare.statistics import (
+from pytest_envequiv.comparison import statistics
+from pytest_envequiv.comparison.statistics import (
     Plan,
     begin,
     compare,

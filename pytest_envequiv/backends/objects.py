@@ -129,7 +129,7 @@ class ObjectBackend:
                 source = tapes.player(listed[i], played[i])
                 face.install(environment, source)
             elif recording and face.install and face.generator:
-                if moved or not isinstance(source := face.generator(environment), tapes.Recorder):
+                if moved or type(source := face.generator(environment)) is not tapes.Recorder:
                     source = tapes.generator(listed[i])
                     face.install(environment, source)
                 source.log = []

@@ -34,7 +34,7 @@ def open_backend(name: Any, options: dict[str, Any] | None = None, like: Spec | 
     ``like`` is the other side's spec, from which undeclared spaces are taken. Raises OpenError, in one line.
     """
     if not isinstance(name, str):
-        return _claimed(name, _name_of(name), options or {}, like)
+        return _claimed(name, name_of(name), options or {}, like)
     bare, given = _options(name)
     options = {**given, **(options or {})}
     kind, _, rest = bare.partition(":")
@@ -102,7 +102,7 @@ def _imported(module: str, name: str) -> Any:
 def _claimed(thing: Any, name: str, options: dict[str, Any], like: Spec | None) -> Backend:
     tried = []
     for candidate in _candidates(thing):
-        tried.append(_name_of(candidate))
+        tried.append(name_of(candidate))
         try:
             backend = _claim(candidate, name, options, like)
         except (OpenError, KeyboardInterrupt, MemoryError):
@@ -160,7 +160,8 @@ def _from_factory(factory: Any, name: str, options: dict[str, Any], like: Spec |
     return _claim(made, name, {}, like)
 
 
-def _name_of(thing: Any) -> str:
+def name_of(thing: Any) -> str:
+    """A name for an object that was not opened by one."""
     if isinstance(thing, ModuleType):
         return thing.__name__
     if hasattr(thing, "__qualname__"):

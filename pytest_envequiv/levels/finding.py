@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.bench import Bench, Step
-from pytest_envequiv.compare.fields import Found
-from pytest_envequiv.compare.roots import roots
+from pytest_envequiv.comparison.fields import Found
+from pytest_envequiv.comparison.roots import roots
 from pytest_envequiv.pair import Field
 from pytest_envequiv.stimuli.play import Rows
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Divergence, Verdict, Word, plain

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from pytest_envequiv.backends.protocol import State
-from pytest_envequiv.bench import Bench
-from pytest_envequiv.compare import statistics
+from pytest_envequiv.backends.protocol import MASK, Outcome, State
+from pytest_envequiv.bench import LANES, Bench, TargetView
+from pytest_envequiv.comparison import statistics
 from pytest_envequiv.levels.finding import judged_step, said
+from pytest_envequiv.pair import Field, Pair, Side
 from pytest_envequiv.stimuli import states
-from pytest_envequiv.stimuli.play import Rows, seeds_for
+from pytest_envequiv.stimuli.play import Rows, join_outcomes, seeds_for
+from pytest_envequiv.stimuli.policies import uniform
 from pytest_envequiv.verdict import DIFFERENT, INCONCLUSIVE, Check, Progress, Verdict
 
 SOURCES = ("play", "boundary", "limit")
-WIDEST = 16  # elements of one field looked at by one statistical comparison
+WIDEST = 16  # elements of one field looked at by themselves; of a wider one, also PROJECTIONS of all its elements
+PROJECTIONS = 3
+LONGEST_HISTORY = 12  # steps of an action sequence, where states cannot be injected
 
 
 def checks(bench: Bench) -> list[Check]:
@@ -34,7 +38,7 @@ def _sources(bench: Bench) -> list[str]:
     if not pair.injectable():
         return ["play"]
     found = ["play"]
-    if any(np.dtype(leaf.dtype).kind == "f" for leaf in pair.ref.spec.fields.values()):
+    if any(states.continuous(pair.sample, name) for name in pair.ref.spec.fields):
         found.append("boundary")
     if pair.time_limit is not None and states.clocks(pair, pair.sample):
         found.append("limit")
@@ -66,34 +70,28 @@ def _why_none(bench: Bench, source: str) -> str:
 # -- conditional distributions ---------------------------------------------------------------------------------------
 
 
-def cells(bench: Bench) -> Rows | None:
-    """The states and actions whose next states are compared as distributions; None if they cannot be injected."""
-    if not bench.pair.injectable():
-        return None
+def cells(bench: Bench) -> Rows:
+    """The states and actions whose next states are compared as distributions."""
     rows = states.from_play(bench.pair, bench.played, bench.sizes.cells, bench.settings.seed)
     return rows.take(slice(0, bench.sizes.cells))
 
 
 def _distribution(bench: Bench, check: Check, progress: Progress) -> Verdict:
     pair, sizes = bench.pair, bench.sizes
-    rows = cells(bench)
-    if rows is None:
-        return said(check, INCONCLUSIVE, f"states cannot be injected ({pair.map.said or 'no map'}), and draws cannot be shared")
+    draw = draw_next if pair.injectable() else draw_history
     field = next(f for f in pair.fields if f.name == check.field)
     alpha = bench.share
-    columns = min(WIDEST, len(field.scale))
     # The same for every field, so that all look at the same draws.
-    widest = min(WIDEST, max(len(f.scale) for f in pair.fields))
+    widest = min(WIDEST + PROJECTIONS, max(len(f.scale) for f in pair.fields))
     needed = statistics.pairs_needed(sizes.margin, alpha, statistics.most_payoffs(widest))
     units = min(sizes.units, needed)
     verdicts = []
-    for cell in range(len(rows)):
-        progress(f"drawing next states of cell {cell + 1} of {len(rows)}", cell, len(rows))
-        x, y = bench.once(("drawn", cell, units), lambda cell=cell: draw_next(bench, cell, units))[field.name]
-        plan = statistics.Plan(
-            tuple(f"{field.name}[{i}]" for i in range(columns)), alpha, sizes.margin, units, resolution=_grain(field, x)
-        )
-        verdicts.append(statistics.compare(plan, x[:, :columns], y[:, :columns]))
+    for cell in range(sizes.cells):
+        progress(f"drawing next states of cell {cell + 1} of {sizes.cells}", cell, sizes.cells)
+        x, y = bench.once(("drawn", cell, units), lambda cell=cell: draw(bench, cell, units))[field.name]
+        names, x, y = _columns(field, x, y)
+        plan = statistics.Plan(names, alpha, sizes.margin, units, resolution=_grain(field, x))
+        verdicts.append(statistics.compare(plan, x, y))
         if verdicts[-1].word == DIFFERENT:
             break
     worst = next((v for v in verdicts if v.word == DIFFERENT), None) or next((v for v in verdicts if v.word == INCONCLUSIVE), verdicts[-1])
@@ -101,7 +99,7 @@ def _distribution(bench: Bench, check: Check, progress: Progress) -> Verdict:
         "transitions": units * len(verdicts),
         "cells": len(verdicts),
         "alpha": alpha,
-        "detectable_effect": f"{worst.detectable:.2g} in a probability of one next state, {units:,} draws from each of {len(rows)} states",
+        "detectable_effect": f"{worst.detectable:.2g} in a probability of one next state, {units:,} draws from each of {sizes.cells} {'states' if pair.injectable() else 'action sequences'}",
         "statistics": worst.as_json(),
     }
     if worst.word == DIFFERENT:
@@ -109,9 +107,21 @@ def _distribution(bench: Bench, check: Check, progress: Progress) -> Verdict:
     return said(check, worst.word, worst.text, (), evidence)
 
 
-def _grain(field: object, values: np.ndarray) -> float:
+def _columns(field: Field, x: np.ndarray, y: np.ndarray) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names and columns to look at. A wide field is looked at through its first moving elements and through random
+    projections of all of them, in which any difference of joint distribution shows (Cramer and Wold 1936)."""
+    if x.shape[1] <= WIDEST:
+        return tuple(f"{field.name}[{i}]" if x.shape[1] > 1 else field.name for i in range(x.shape[1])), x, y
+    moving = np.flatnonzero(field.scale > 0)[:WIDEST]
+    weights = np.random.default_rng(17).normal(size=(x.shape[1], PROJECTIONS)) / np.maximum(field.scale, 1e-12)[:, None]
+    weights[field.scale == 0] = 1.0
+    names = (*(f"{field.name}[{i}]" for i in moving), *(f"projection {i} of {field.name}" for i in range(PROJECTIONS)))
+    return names, *(np.concatenate([v[:, moving], v @ weights], 1) for v in (x, y))  # type: ignore[return-value]
+
+
+def _grain(field: Field, values: np.ndarray) -> float:
     """Values this close are one value: the sides may compute them in other precisions."""
-    exact = getattr(field, "exact", False)
+    exact = field.exact and values.shape[1] <= WIDEST
     with np.errstate(all="ignore"):
         size = float(np.nan_to_num(np.nanmax(np.abs(np.where(np.isfinite(values), values, 0)), initial=0.0)))
     return 0.0 if exact else 1e-5 * max(size, 1e-6)
@@ -120,19 +130,67 @@ def _grain(field: object, values: np.ndarray) -> float:
 def draw_next(bench: Bench, cell: int, units: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """``units`` next states of one cell on both sides, with independent draws: field -> (ours, theirs)."""
     pair = bench.pair
-    rows = cells(bench)
-    assert rows is not None
-    many = rows.take(np.full(units, cell))
+    many = cells(bench).take(np.full(units, cell))
     seeds = seeds_for(bench.settings.seed, 21, cell, count=2 * units)
     copies = Rows(State(many.state.fields), many.seen, many.clock, many.action, seeds[:units], many.episode, many.step)
     ours = pair.ref.step(copies.state, copies.action, copies.seeds)
     other = Rows(copies.state, copies.seen, copies.clock, copies.action, seeds[units:], copies.episode, copies.step)
     theirs = pair.target_step(pair.inject(other), other.action, other.seeds, None)
+    return {f.name: _live_values(pair, f, ours, theirs, copies.clock) for f in pair.fields}
+
+
+def _live_values(
+    pair: Pair, field: Field, ours: Outcome, theirs: Outcome, clock: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (v.astype(float) for v in pair.values(field, ours, theirs, clock))
+    if field.live_only:  # past the end nothing is compared; both sides say so in the same way
+        x, y = np.where(ours.done[:, None], np.nan, x), np.where(theirs.done[:, None], np.nan, y)
+    return x, y
+
+
+def draw_history(bench: Bench, cell: int, units: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Where states cannot be injected: the outputs after a fixed sequence of actions from ``units`` resets.
+
+    Episodes that end on the way are NaN. Where there is a mask, each step takes the first legal action of a fixed
+    order of preference. Field -> (ours, theirs), (units, elements) each.
+    """
+    pair = bench.pair
+    ours, ours_alive = _history(bench, pair.ref, 23, cell, units)
+    theirs, theirs_alive = _history(bench, TargetView(pair), 24, cell, units)
+    # The view has given the target's observations the reference's names.
+    back = {v: k for k, v in pair.observations.items()}
+    theirs = Outcome(theirs.state, {back.get(k, k): v for k, v in theirs.outputs.items()})
     found = {}
     for field in pair.fields:
-        x, y = (v.astype(float) for v in pair.values(field, ours, theirs, copies.clock))
-        if field.live_only:  # past the end nothing is compared; both sides say so in the same way
-            x, y = np.where(ours.done[:, None], np.nan, x), np.where(theirs.done[:, None], np.nan, y)
-        found[field.name] = (x, y)
+        x, y = _live_values(pair, field, ours, theirs, np.full(units, cell % LONGEST_HISTORY))
+        found[field.name] = (np.where(ours_alive, x, np.nan), np.where(theirs_alive, y, np.nan))
     return found
 
+
+def _history(bench: Bench, side: Side | TargetView, number: int, cell: int, units: int) -> tuple[Outcome, np.ndarray]:
+    """The last outcome of ``units`` episodes of one side under the cell's actions; (units, 1) whether it came to it."""
+    spaces = bench.pair.ref.spec.action
+    rng = np.random.default_rng([bench.settings.seed, 22, cell])
+    actions = [{k: uniform(s, 1, rng) for k, s in spaces.items()} for _ in range(1 + cell % LONGEST_HISTORY)]
+    outcomes, alive = [], []
+    for wave in range(-(-units // LANES)):
+        words = (bench.settings.seed, number, cell, wave)
+        outcome = side.reset(seeds_for(*words, count=LANES))
+        on = np.ones(LANES, bool)
+        for t, action in enumerate(actions):
+            chosen = {k: np.repeat(v, LANES, 0) for k, v in action.items()}
+            mask = outcome.outputs.get(MASK)
+            if mask is not None and set(chosen) == {"action"} and chosen["action"].ndim == 1:
+                order = np.random.default_rng([bench.settings.seed, cell, t]).random(mask.shape[1])
+                first = np.where(mask, order, -1).argmax(1) + int(spaces["action"].low)
+                chosen["action"] = first.astype(spaces["action"].dtype)
+            on &= ~outcome.done
+            if not on.any():
+                break
+            # A row that has ended repeats one that has not, and is not looked at any more.
+            rows = np.where(on, np.arange(LANES), np.flatnonzero(on)[0])
+            state, chosen = outcome.state.take(rows), {k: v[rows] for k, v in chosen.items()}
+            outcome = side.step(state, chosen, seeds_for(*words, t, count=LANES))
+        outcomes.append(Outcome(outcome.state, outcome.outputs))
+        alive.append(on)
+    return join_outcomes(outcomes).take(slice(0, units)), np.concatenate(alive)[:units, None]

@@ -15,8 +15,8 @@ import numpy as np
 
 from pytest_envequiv.backends.protocol import Outcome, State
 from pytest_envequiv.bench import LANES, Bench, TargetView
-from pytest_envequiv.compare import statistics
-from pytest_envequiv.compare.fields import pushed
+from pytest_envequiv.comparison import statistics
+from pytest_envequiv.comparison.fields import pushed
 from pytest_envequiv.levels.finding import index_of, judged_step, said
 from pytest_envequiv.pair import Field
 from pytest_envequiv.stimuli.play import Play, Rows, play, shown
@@ -284,8 +284,9 @@ def _lockstep_verdict(bench: Bench, check: Check) -> Verdict:
     if check.field in result.unsure:
         text = f"in {result.unsure[check.field]} episodes drift and difference could not be told apart"
         return said(check, INCONCLUSIVE, text, (), evidence)
-    notes = (f"{result.lost} episodes were compared until drift made them unpredictable",) if result.lost else ()
-    return said(check, EQUAL, f"{result.episodes} episodes, {result.compared:,} transitions run together", notes, evidence)
+    until = f", {result.lost} of them until drift made them unpredictable" if result.lost else ""
+    text = f"{result.episodes} episodes{until}, {result.compared:,} transitions run together"
+    return said(check, EQUAL, text, (), evidence)
 
 
 # -- episode statistics ----------------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
     alpha = bench.share
     columns = pair.ref.spec.seats if check.field == "return" else 1
     # Episodes that share their draws disagree only where rounding tips a balance.
-    apart = 0.05 if pair.reset_mode != "none" and pair.step_mode != "distribution" else 0.5
+    apart = 0.05 if pair.reset_mode != "none" and pair.step_mode in ("none needed", "seed") else 0.5
     needed = statistics.pairs_needed(sizes.margin, alpha, statistics.most_payoffs(pair.ref.spec.seats), disagreement=apart)
     units = min(sizes.units, needed)
     results, seen = [], 0

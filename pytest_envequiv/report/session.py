@@ -1,7 +1,4 @@
-"""The reports' hold on a running pytest: gathering what was found, telling it at the end, showing progress meanwhile.
-
-The only module beside plugin.py that knows pytest.
-"""
+"""What lives as long as a run: the verdicts as they come in, and the progress display meanwhile. Knows no pytest."""
 
 from __future__ import annotations
 
@@ -11,71 +8,54 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
 from pytest_envequiv.report import document, terminal
 from pytest_envequiv.verdict import Verdict, plain
 
 COLOURS = {"EQUAL": "green", "DIFFERENT": "red", "INCONCLUSIVE": "yellow"}
 
 
-# Whether there is a terminal to show progress on.
-PROGRESS = pytest.StashKey[bool]()
-
-
 class Findings:
-    """Gathers what the reports carry, from this process or from xdist workers, and tells it at the end."""
+    """Gathers what was found, in this process or in xdist's workers, in whichever order it comes."""
 
-    def __init__(self, config: pytest.Config):
-        self.config = config
+    def __init__(self) -> None:
         self.pairs: dict[str, dict[str, Any]] = {}  # by node id
         self.verdicts: dict[str, dict[str, Verdict]] = {}  # by node id, then by the check's
-        self.proposals: list[str] = []
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if found := getattr(report, "envequiv", None):
-            node = found["pair"]["node"]
-            self.pairs[node] = found["pair"]
-            self.verdicts.setdefault(node, {})[report.nodeid] = Verdict.from_json(found["test"])
-        if report.when == "call" and report.passed:
-            self.proposals += [str(value) for key, value in report.user_properties if key == "envequiv.proposal"]
+    def add(self, node_id: str, pair: dict[str, Any], test: dict[str, Any]) -> None:
+        self.pairs[pair["node"]] = pair
+        self.verdicts.setdefault(pair["node"], {})[node_id] = Verdict.from_json(test)
 
     def gathered(self) -> Iterator[tuple[dict[str, Any], list[Verdict]]]:
-        """In the order of the pair's checks, whichever worker was first."""
+        """Each pair with its verdicts, in the order of the pair's checks."""
         for node, pair in sorted(self.pairs.items()):
             order = {check: i for i, check in enumerate(pair["checks"])}
             verdicts = self.verdicts[node].values()
             yield pair, sorted(verdicts, key=lambda v, order=order: (order.get(v.check.id, len(order)), v.check.id))
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_json_modifyreport(self, json_report: dict[str, Any]) -> None:
-        if self.pairs:
-            json_report["envequiv"] = plain(document.run_document(self.gathered()))
+    def document(self) -> dict[str, Any] | None:
+        """For the top level of the JSON report."""
+        return plain(document.run_document(self.gathered())) if self.pairs else None
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.ensure_newline()
-        for path in self.proposals:
-            terminalreporter.write_line(f"envequiv: the field map is in {path}; complete it and give it as a contract")
+    def sections(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """For the terminal: a title for each pair, and lines with their colour."""
         for pair, verdicts in self.gathered():
-            terminalreporter.section(terminal.title(pair))
-            for line in terminal.summary(pair, verdicts, document.level_summary(verdicts)):
-                colour = COLOURS.get(line.partition(" ")[0])
-                terminalreporter.write_line(line, **({colour: True} if colour else {}))
+            lines = terminal.summary(pair, verdicts, document.level_summary(verdicts))
+            yield terminal.title(pair), [(line, COLOURS.get(line.partition(" ")[0], "")) for line in lines]
 
 
 class Ticker:
-    """Shows progress behind the cursor, on a terminal only, and leaves no trace.
+    """Shows progress behind the cursor and leaves no trace.
 
     The text never reaches the end of the line and the cursor always returns to where pytest left it, so whatever
-    pytest writes next comes out as if nothing had been there.
+    pytest writes next comes out as if nothing had been there. ``writer`` is pytest's terminal writer, None where
+    there is no terminal to show it on; ``capture`` is what holds stdout while a test runs.
     """
 
-    def __init__(self, config: pytest.Config, name: str):
-        shown = config.stash[PROGRESS] and config.pluginmanager.hasplugin("terminalreporter")
+    def __init__(self, name: str, writer: Any, capture: Any):
         self.name = name
-        self.writer = config.get_terminal_writer() if shown else None
+        self.writer = writer
+        self.capture = capture
         self.told: dict[str, float] = {}  # when each thing was last shown
-        self.capture = config.pluginmanager.getplugin("capturemanager")
 
     def __enter__(self) -> Callable[[str, int, int], None]:
         return self.tell

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Divergence, Settings, Verdict, overall
+from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, LEVELS, Divergence, Settings, Verdict, overall
 
 # A value longer than this is cut: the counterexample file has all of it.
 LONGEST = 160
@@ -72,8 +72,8 @@ def divergence(found: Divergence) -> list[tuple[str, str]]:
     index = "".join(f"[{i}]" for i in found.index)
     place = [f"{name} {at}" for name, at in (("episode", found.episode), ("step", found.step)) if at is not None]
     place += [f"from {found.source}"] if found.source else []
-    distance = "exact" if found.error is None else f"{found.error!r}"
-    allowed = "" if found.tolerance is None else f", tolerance {found.tolerance!r}"
+    distance = "exact" if found.error is None else rounded(found.error)
+    allowed = "" if found.tolerance is None else f", tolerance {rounded(found.tolerance)}"
     return [
         ("field", found.field + index),
         ("where", ", ".join(place)),
@@ -84,6 +84,11 @@ def divergence(found: Divergence) -> list[tuple[str, str]]:
         ("state before", show(found.state)),
         ("draws", show(found.draws) if found.draws else ""),
     ]
+
+
+def rounded(value: float | str) -> str:
+    """An error or a tolerance; NaN and infinities may be text by now."""
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def rows(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -106,8 +111,8 @@ def ids(names: Sequence[str]) -> str:
 
 
 def title(pair: Mapping[str, Any]) -> str:
-    """The pair, and the test that holds it if it is a marker's; a test that decides for itself may let anything pass."""
-    name = f"{pair['target']} against {pair['ref']}" if pair["ref"] else "replay"
+    """The pair and, if a marker made it, the test that holds it: one that decides for itself may let anything pass."""
+    name = f"{pair['target']} against {pair['ref']}" if pair["ref"] else pair["checks"][0]
     where = f"{pair['node']}{', decided by the test' if pair['decided'] else ''}"
     return f"envequiv: {name}" + (f" ({where})" if pair["node"] != "envequiv" else "")
 
@@ -157,15 +162,18 @@ def table(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def uncertain(verdicts: Iterable[Verdict]) -> list[str]:
+def uncertain(verdicts: Sequence[Verdict]) -> list[str]:
     """What an EQUAL does not say: ties at a rounding boundary, and effects too small to be seen."""
-    lines = []
+    ties = [
+        f"ties: {v.check.id}: {v.evidence['ties']} mismatches at a rounding boundary, not decided"
+        for v in verdicts
+        if v.evidence.get("ties")
+    ]
+    effects: dict[str, list[str]] = {}
     for v in verdicts:
-        if v.evidence.get("ties"):
-            lines.append(f"ties: {v.check.id}: {v.evidence['ties']} mismatches at a rounding boundary, not decided")
         if v.evidence.get("detectable_effect"):
-            lines.append(f"smallest detectable effect: {v.check.id}: {v.evidence['detectable_effect']}")
-    return lines
+            effects.setdefault(v.evidence["detectable_effect"], []).append(v.check.id)
+    return ties + [f"smallest detectable effect: {effect} ({ids(names)})" for effect, names in effects.items()]
 
 
 def differences(verdicts: Iterable[Verdict]) -> list[str]:
@@ -200,9 +208,11 @@ def undecided(verdicts: Iterable[Verdict]) -> list[str]:
 def verdict_line(pair: Mapping[str, Any], verdicts: list[Verdict]) -> str:
     words = [v.word for v in verdicts]
     counts = ", ".join(f"{words.count(w)} {w}" for w in (EQUAL, DIFFERENT, INCONCLUSIVE) if w in words)
-    total = len(pair["checks"])
-    narrowed = f" ({len(words)} of its {total} checks were run)" if len(words) < total else ""
-    return f"{overall(verdicts)} overall: {counts}{narrowed}"
+    total, levels = len(pair["checks"]), pair["settings"]["levels"]
+    missing = [f"{len(words)} of its {total} checks were run"] if len(words) < total else []
+    missing += [f"levels {','.join(levels)} only"] if len(levels) < len(LEVELS) else []
+    scope = f"as far as was checked ({'; '.join(missing)})" if missing else "overall"
+    return f"{overall(verdicts)} {scope}: {counts}"
 
 
 def fit(text: str, room: int) -> str:

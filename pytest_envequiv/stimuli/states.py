@@ -99,7 +99,7 @@ def ends(pair: Pair, played: Play, seed: int) -> Ends:
     usual = float(pair.ref.step(base.state.edited(), base.action, base.seeds).done.mean())
     found: Ends = {}
     for name, value in base.state.fields.items():
-        if value.dtype.kind != "f":
+        if not continuous(played, name):
             continue
         for i in range(min(64, _width(value))):
             seen = played.rows.state.fields[name].reshape(len(played.rows), -1)[:, i]
@@ -138,7 +138,7 @@ def near_boundaries(pair: Pair, played: Play, count: int, seed: int, limits: End
     rng = np.random.default_rng([seed, 13])
     alive = played.rows
     base = alive.take(np.sort(rng.integers(0, len(alive), count)))
-    floats = [(n, i) for n, v in base.state.fields.items() if v.dtype.kind == "f" for i in range(min(64, _width(v)))]
+    floats = [(n, i) for n, v in base.state.fields.items() if continuous(played, n) for i in range(min(64, _width(v)))]
     if not floats:
         return base.take(slice(0, 0))
     fields = {n: v.reshape(len(v), -1).copy() for n, v in base.state.fields.items()}
@@ -159,6 +159,12 @@ def near_boundaries(pair: Pair, played: Play, count: int, seed: int, limits: End
     made_up = replace(base, state=state, action=legal(fresh_actions(pair, count, rng), base, pair, rng))
     entered = stepped_into(pair, made_up, seed)
     return entered.take(np.flatnonzero(within(entered, limits)))
+
+
+def continuous(played: Play, name: str) -> bool:
+    """Whether a state field is a float that is never None (NaN) and not always whole: something to be pushed."""
+    values = np.concatenate([played.rows.state.fields[name], played.resets.state.fields[name]])
+    return values.dtype.kind == "f" and not np.isnan(values).any() and bool((values != np.round(values)).any())
 
 
 def _width(value: np.ndarray) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pytest_envequiv.compare.fields import Found
+from pytest_envequiv.comparison.fields import Found
 
 ORDER = {"state": 0, "output": 1}
 SHARE = 0.95  # of a field's diverging rows that must lie within the root's
