@@ -17,6 +17,7 @@ from pytest_envequiv.stimuli.play import Play, Rows, shown
 from pytest_envequiv.stimuli.policies import extremes, uniform
 
 NEAR = (0.0, 1e-7, 1e-4, 1e-2, 3e-2, 1e-1, 2e-1)  # distances from a boundary, as a share of the field's range
+DEPTH = 3  # steps from a made-up state within which states are looked at
 WIDER = 1.5  # how far beyond what play saw a field without bounds is pushed
 
 
@@ -157,8 +158,16 @@ def near_boundaries(pair: Pair, played: Play, count: int, seed: int, limits: End
     state = State({n: fields[n].reshape(v.shape).astype(v.dtype) for n, v in base.state.fields.items()})
     # Half of the made-up states are entered by the most extreme actions, half by any.
     made_up = replace(base, state=state, action=legal(fresh_actions(pair, count, rng), base, pair, rng))
-    entered = stepped_into(pair, made_up, seed)
-    return entered.take(np.flatnonzero(within(entered, limits)))
+    # One, two and three steps on: what is near a boundary and moving needs time to get there.
+    parts, now = [], made_up
+    for depth in range(DEPTH):
+        entered = stepped_into(pair, now, seed + depth)
+        now = entered.take(np.flatnonzero(within(entered, limits)))
+        if not len(now):
+            break
+        parts.append(now)
+    every = Rows.join(parts) if parts else made_up.take(slice(0, 0))
+    return every.take(np.sort(rng.permutation(len(every))[:count]))
 
 
 def continuous(played: Play, name: str) -> bool:
