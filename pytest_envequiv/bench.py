@@ -18,7 +18,7 @@ from pytest_envequiv.comparison import statistics
 from pytest_envequiv.comparison.fields import Found, compare
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.stimuli import states
-from pytest_envequiv.stimuli.play import Play, Rows, join_plays, play, seeds_for, shown
+from pytest_envequiv.stimuli.play import Play, Rows, collect, seeds_for, shown
 from pytest_envequiv.verdict import Progress, silent
 
 
@@ -43,7 +43,7 @@ PROFILES = {
     "thorough": Sizes(1_024, 1_000_000, 65_536, 262_144, 4_096, 32_000, 0.08, 96, 64_000),
 }
 ALPHA = 1e-3  # false-alarm budget of the whole suite
-LANES, MOST_WAVES = 64, 64  # episodes played side by side, and how often
+LANES = 64  # episodes played side by side
 LONGEST = 2_000  # steps of an episode that has no declared limit
 
 
@@ -110,19 +110,10 @@ class Bench:
 
     @cached_property
     def played(self) -> Play:
-        """Episodes of the reference under the portfolio of policies: waves of them until there are enough steps."""
-        waves: list[Play] = []
-        while True:
-            seed = self.settings.seed + 104_729 * len(waves)
-            left = self.sizes.most - sum(len(w.rows) for w in waves)
-            waves.append(
-                play(self.pair.ref, LANES, self.horizon, seed, progress=self.progress, what="playing the reference", most=left)  # type: ignore[arg-type]
-            )
-            steps = sum(len(w.rows) for w in waves)
-            if len(waves) * LANES >= self.sizes.episodes and (steps >= 2 * self.sizes.play or len(waves) >= MOST_WAVES):
-                return join_plays(waves)
-            if steps >= self.sizes.most:
-                return join_plays(waves)
+        """Episodes of the reference under the portfolio of policies."""
+        return collect(
+            self.pair.ref, LANES, self.horizon, self.sizes.most, self.settings.seed, self.progress, "playing the reference"  # type: ignore[arg-type]
+        )
 
     def paired_rows(self) -> Rows | None:
         """States both sides reached by the same history: what is stepped where states cannot be injected."""
@@ -131,10 +122,10 @@ class Bench:
             return None
         if "none" in (pair.ref.spec.state, pair.target.spec.state):
             return None
-        seeds = self.played.reset_seeds
+        seeds = self.played.reset_seeds[: 2 * LANES]
         ours, theirs = pair.reset_both(seeds)
         lanes, parts = np.arange(len(seeds)), []
-        record = self.played.rows
+        record = self.played.rows.take(np.flatnonzero(self.played.rows.episode < len(seeds)))
         total = 0
         for t in range(self.horizon):
             at = np.flatnonzero(record.step == t)

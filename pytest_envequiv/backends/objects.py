@@ -17,7 +17,8 @@ from pytest_envequiv.backends import discovery, tapes
 from pytest_envequiv.backends.discovery import Codec, Place
 from pytest_envequiv.backends.protocol import MASK, Arrays, Leaf, Outcome, Space, Spec, State, Tape
 
-LANES = 4096  # a token is serial * LANES + lane
+LANES = 65_536  # a token is serial * LANES + lane
+POOL = 128  # objects kept for lanes, if states can be written; others get as many as they have rows
 PROBE_EPISODES, PROBE_STEPS, TRIALS = 8, 64, 12
 
 
@@ -53,6 +54,8 @@ class Lane:
     environment: Any
     places: dict[str, Place]
     token: int = -1
+    number: int = LANES - 1
+    over: bool = True  # nobody is in the middle of an episode here
 
 
 class ObjectBackend:
@@ -93,8 +96,7 @@ class ObjectBackend:
     def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
         played = None if tape is None else tapes.scatter(tape, len(seeds))
         rows, raw, logs, hidden = [], [], [], []
-        for i, seed in enumerate(np.asarray(seeds).tolist()):
-            lane = self._lane(i)
+        for i, (lane, seed) in enumerate(zip(self._free(len(seeds)), np.asarray(seeds).tolist(), strict=True)):
             environment = lane.environment
             if self._tape and self.face.install:
                 source = tapes.generator(seed) if played is None else tapes.player(seed, played[i])
@@ -105,7 +107,7 @@ class ObjectBackend:
                     source.log = []
             else:
                 row = self.face.reset(environment, seed)
-            lane.places = self._places(environment)
+            lane.over = False
             alone = lane is self._scratch
             rows.append({k: np.array(v) for k, v in row.items()} if alone else row)
             raw.append(self._read(lane, alone))
@@ -140,6 +142,7 @@ class ObjectBackend:
             rows.append({k: np.array(v) for k, v in row.items()} if alone else row)
             raw.append(self._read(lane, alone))
             hidden.append(self._hidden(lane))
+            lane.over = _ended(row)
         return self._outcome(rows, raw, hidden, tape if tape is not None else self._gathered(logs))
 
     def close(self) -> None:
@@ -150,17 +153,24 @@ class ObjectBackend:
 
     # -- lanes ---------------------------------------------------------------------------------------------------
 
-    def _lane(self, index: int) -> Lane:
-        """The lane that row ``index`` of a reset lives in."""
+    def _free(self, count: int) -> list[Lane]:
+        """Lanes for ``count`` new episodes: those whose episode is over, new ones up to POOL, then the longest unused."""
         if not self._several:
-            return self._scratch
+            return [self._scratch] * count
         if self.spec.state == "snapshot":
-            environment = self._new()
-            return Lane(environment, {})
-        while index >= len(self._lanes):
-            environment = self._new()
-            self._lanes.append(Lane(environment, {}))
-        return self._lanes[index]
+            return [self._lane(self._new()) for _ in range(count)]
+        chosen = [lane for lane in self._lanes if lane.over][:count]
+        while len(chosen) < count and (len(self._lanes) < POOL or self.spec.state == "none"):
+            self._lanes.append(self._lane(self._new()))
+            self._lanes[-1].number = len(self._lanes) - 1
+            chosen.append(self._lanes[-1])
+        if len(chosen) < count:
+            taken = set(map(id, chosen))
+            chosen += sorted((lane for lane in self._lanes if id(lane) not in taken), key=lambda lane: lane.token)
+        return [chosen[i % len(chosen)] for i in range(count)]
+
+    def _lane(self, environment: Any) -> Lane:
+        return Lane(environment, self._places(environment))
 
     def _new(self) -> Any:
         environment = self.face.make()
@@ -170,16 +180,10 @@ class ObjectBackend:
     def _hidden(self, lane: Lane) -> Any:
         if self.spec.state == "snapshot":
             return lane.environment
-        if lane is self._scratch:
-            if self.spec.state == "none":
-                self._serial += 1
-                lane.token = self._serial * LANES + LANES - 1
-                return lane.token
+        if lane is self._scratch and self.spec.state == "fields":
             return -1
         self._serial += 1
-        lane.token = self._serial * LANES + self._lanes.index(lane) if lane.token < 0 else (
-            self._serial * LANES + lane.token % LANES
-        )
+        lane.token = self._serial * LANES + lane.number
         return lane.token
 
     def _placed(self, state: State, i: int) -> tuple[Lane, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pytest_envequiv.backends.protocol import REWARD
 from pytest_envequiv.comparison.fields import Found
 
 ORDER = {"state": 0, "output": 1}
@@ -13,12 +14,15 @@ SHARE = 0.95  # of a field's diverging rows that must lie within the root's
 def roots(found: dict[str, Found], done: np.ndarray) -> dict[str, str]:
     """Diverging field -> its root (itself for a root).
 
-    State comes before what is computed from it, and more diverging rows before fewer. A field follows a root on
+    State comes before what is computed from it, more diverging rows before fewer, and the reward, which is computed
+    from all else, after what diverges on as many. A field follows a root on
     whose diverging rows its own lie; the last step of an episode does not count against that, since nobody compares
     a state there.
     """
     wrong = {name: f.rows for name, f in found.items() if f.rows.any()}
-    ranked = sorted(wrong, key=lambda n: (ORDER[found[n].field.role], -int(wrong[n].sum()), -_gravity(found[n]), n))
+    ranked = sorted(
+        wrong, key=lambda n: (ORDER[found[n].field.role], -int(wrong[n].sum()), n == REWARD, -_gravity(found[n]), n)
+    )
     chosen: dict[str, str] = {}
     for name in ranked:
         own = wrong[name] & ~done if (wrong[name] & ~done).any() else wrong[name]

@@ -375,9 +375,10 @@ def _auto_reset(bench: Bench, check: Check) -> Verdict:
         if apart:
             return said(check, DIFFERENT, apart, (), evidence)
     if done.any():
-        stale = _not_fresh(bench, auto.state.take(np.flatnonzero(done)))
+        fresh = pair.target.reset(seeds_for(bench.settings.seed, 36, count=1_000))
+        stale = _not_fresh(auto.take(np.flatnonzero(done)), fresh)
         if stale:
-            return said(check, DIFFERENT, f"after auto-reset the state field {stale} is not one a reset gives", (), evidence)
+            return said(check, DIFFERENT, f"after auto-reset {stale}", (), evidence)
     return said(check, EQUAL, f"{int(done.sum())} of {len(rows)} transitions ended and began a new episode", (), evidence)
 
 
@@ -409,14 +410,22 @@ def _ends_first(rows: Rows, done: np.ndarray) -> Rows:
     return rows.take(np.argsort(~done, kind="stable")[:ROWS])
 
 
-def _not_fresh(bench: Bench, state: State) -> str | None:
-    """A field whose values lie outside the range of many resets."""
-    fresh = bench.pair.target.reset(seeds_for(bench.settings.seed, 36, count=1_000)).state
-    for name, value in state.fields.items():
-        low, high = fresh.fields[name].min(0).astype(float), fresh.fields[name].max(0).astype(float)
+def _not_fresh(begun: Outcome, fresh: Outcome) -> str | None:
+    """How what an auto-reset gave differs from what many resets give: a field or observation outside their range, or
+    always the same beginning where resets give many."""
+    parts = [(f"the state field {n}", v, fresh.state.fields[n]) for n, v in begun.state.fields.items()]
+    parts += [(f"the {n}", v, fresh.outputs[n]) for n, v in begun.outputs.items() if n in fresh.outputs]
+    for name, value, usual in parts:
+        low, high = usual.min(0).astype(float), usual.max(0).astype(float)
         slack = 0.05 * (high - low) + 1e-6
         if ((value.astype(float) < low - slack) | (value.astype(float) > high + slack)).any():
-            return name
+            return f"{name} is not one a reset gives"
+    many, few = (
+        np.unique(np.concatenate([np.asarray(v, float).reshape(len(v), -1) for v in o.state.fields.values()], 1), axis=0, return_counts=True)[1]
+        for o in (fresh, begun)
+    )
+    if len(few) == 1 and (many.max() / many.sum()) ** few[0] < 1e-6:
+        return f"the state is always the same, where {many.sum()} resets give {len(many)}"
     return None
 
 

@@ -145,18 +145,65 @@ def resets(backend: Any, seeds: np.ndarray, together: int = 64) -> Outcome:
     return join_outcomes([Outcome(p.state, p.outputs) for p in parts])
 
 
-def join_plays(waves: list[Play]) -> Play:
-    """Several plays as one; episodes are numbered on."""
-    if len(waves) == 1:
-        return waves[0]
-    offsets = np.cumsum([0, *(w.episodes for w in waves[:-1])])
+def collect(
+    backend: Backend, lanes: int, steps: int, most: int, seed: int, progress: Progress = silent, what: str = "play"
+) -> Play:
+    """Play ``most`` transitions in ``lanes`` lanes; a lane whose episode ends, or has lasted ``steps``, begins another.
+
+    The same seed plays the same. Episodes are numbered in the order they begin.
+    """
+    rng = np.random.default_rng([seed, 3])
+    everyone = np.arange(lanes)
+    fresh_seeds = rng.integers(0, 2**31 - 1, lanes)
+    begun = backend.reset(fresh_seeds)
+    reset_seeds, first = [fresh_seeds], [begun]
+    portfolio = Portfolio.of(backend.spec.action, lanes, seed)
+    state, seen = begun.state, shown(begun.outputs)
+    episode, clock, count = everyone.copy(), np.zeros(lanes, int), lanes
+    rows, outcomes = [], []
+    for t in range(-(-most // lanes)):
+        action = portfolio.act(seen, everyone)
+        seeds = rng.integers(0, 2**31 - 1, lanes)
+        outcome = backend.step(state, action, seeds)
+        rows.append(Rows(state, seen, clock.copy(), action, seeds, episode.copy(), clock.copy()))
+        outcomes.append(outcome)
+        clock += 1
+        state, seen = outcome.state, shown(outcome.outputs)
+        over = np.flatnonzero(outcome.done | (clock >= steps))
+        if len(over):
+            fresh_seeds = rng.integers(0, 2**31 - 1, len(over))
+            begun = backend.reset(fresh_seeds)
+            reset_seeds.append(fresh_seeds)
+            first.append(begun)
+            state = spliced(state, over, begun.state)
+            seen = {k: _replaced(v, over, begun.outputs[k]) for k, v in seen.items()}
+            episode[over] = count + np.arange(len(over))
+            clock[over] = 0
+            count += len(over)
+            portfolio.renew(over)
+        if t % 16 == 0:
+            progress(what, (t + 1) * lanes, most)
     return Play(
-        Rows.join([replace(w.rows, episode=w.rows.episode + o) for w, o in zip(waves, offsets, strict=True)]),
-        join_outcomes([w.outcome for w in waves]),
-        join_outcomes([w.resets for w in waves]),
-        np.concatenate([w.reset_seeds for w in waves]),
-        np.concatenate([w.policy for w in waves]),
+        Rows.join(rows),
+        join_outcomes(outcomes),
+        join_outcomes([Outcome(b.state, b.outputs, b.draws) for b in first]),
+        np.concatenate(reset_seeds),
+        np.tile(portfolio.names, len(rows)),
     )
+
+
+def spliced(state: State, rows: np.ndarray, new: State) -> State:
+    """``state`` with the chosen rows replaced by those of ``new``."""
+    hidden = state.hidden
+    if hidden is not None and new.hidden is not None:
+        hidden = _replaced(hidden, rows, new.hidden)
+    return State({k: _replaced(v, rows, new.fields[k]) for k, v in state.fields.items()}, hidden)
+
+
+def _replaced(value: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:
+    value = value.astype(np.result_type(value, new), copy=True) if value.dtype != new.dtype else value.copy()
+    value[rows] = new
+    return value
 
 
 def shown(outputs: Arrays) -> Arrays:

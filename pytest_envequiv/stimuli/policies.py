@@ -14,6 +14,7 @@ import numpy as np
 from pytest_envequiv.backends.protocol import MASK, Arrays, Space
 
 PORTFOLIO = ("uniform", "repeat", "extreme", "linear", "bang")
+BLOCK = 64  # steps for which actions are drawn at once
 REACH = 3.0  # where an action space has no bound
 
 
@@ -39,32 +40,50 @@ class Portfolio:
         self._kept: Arrays = {}
         self._weights: dict[str, np.ndarray] = {}
         self._scale: np.ndarray | None = None
+        self._block: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._chances = np.empty((0, self.lanes))
+        self._at = BLOCK
+        self._uniform = self.names == "uniform"
+        self._cornered = np.isin(self.names, ["extreme", "bang"])
+        self._new = np.ones(self.lanes, bool)
 
     @staticmethod
     def of(action: Mapping[str, Space], lanes: int, seed: int, only: tuple[str, ...] = PORTFOLIO) -> Portfolio:
         return Portfolio(action, lanes, seed, np.array([only[i % len(only)] for i in range(lanes)]))
 
+    def renew(self, rows: np.ndarray) -> None:
+        """The lanes ``rows`` begin a new episode: what they had chosen to keep is chosen anew."""
+        self._new[rows] = True
+
     def act(self, seen: Arrays, rows: np.ndarray) -> Arrays:
         """Actions for the lanes ``rows`` (int array), which see ``seen``: name -> (len(rows), *shape)."""
-        # Every lane draws at every step, so that a lane's actions do not depend on which others have ended.
-        return {name: self._one(name, space, seen, rows) for name, space in self.action.items()}
+        # Every lane draws at every step, so that a lane's actions do not depend on which others have ended; and many
+        # steps at once, because numpy's price is by the call.
+        if self._at == BLOCK:
+            for name, space in self.action.items():
+                fresh, corner = (
+                    draw(space, BLOCK * self.lanes, self._rng).reshape(BLOCK, self.lanes, *space.shape)
+                    for draw in (uniform, extremes)
+                )
+                self._block[name] = fresh, corner
+            self._chances, self._at = self._rng.random((BLOCK, self.lanes)), 0
+        chosen = {name: self._one(name, space, seen, rows) for name, space in self.action.items()}
+        self._at += 1
+        self._new[:] = False
+        return chosen
 
     def _one(self, name: str, space: Space, seen: Arrays, rows: np.ndarray) -> np.ndarray:
-        fresh = uniform(space, self.lanes, self._rng)
-        corner = extremes(space, self.lanes, self._rng)
-        change = self._rng.random(self.lanes) < 0.1
-        kept = self._kept.get(name)
-        if kept is None:
-            kept = np.where(_wide(np.isin(self.names, ["extreme", "bang"]), fresh), corner, fresh)
-        else:
-            kept = np.where(_wide(change & (self.names == "repeat"), fresh), fresh, kept)
-            kept = np.where(_wide(change & (self.names == "bang"), fresh), corner, kept)
+        fresh, corner = (part[self._at] for part in self._block[name])
+        other = np.where(_wide(self._cornered, fresh), corner, fresh)
+        # repeat and bang change now and then, uniform always, extreme and linear only with the episode.
+        change = self._new | self._uniform | ((self._chances[self._at] < 0.1) & (self.names != "extreme"))
+        kept = other if name not in self._kept else np.where(_wide(change, fresh), other, self._kept[name])
         self._kept[name] = kept
-        action = np.where(_wide(self.names == "uniform", fresh), fresh, kept)[rows]
+        action = kept[rows]
         linear = self.names[rows] == "linear"
         if linear.any():
             action = np.where(_wide(linear, action), self._linear(name, space, seen, rows), action)
-        action = action.astype(space.dtype)
+        action = action.astype(space.dtype, copy=False)
         mask = seen.get(MASK)
         return action if mask is None or space.shape else self._legal(action, mask, space, rows)
 
@@ -80,6 +99,8 @@ class Portfolio:
         width = choices or max(1, int(np.prod(space.shape)))
         if name not in self._weights:
             self._weights[name] = self._rng.normal(size=(self.lanes, features.shape[1], width))
+        elif self._new.any():
+            self._weights[name][self._new] = self._rng.normal(size=(int(self._new.sum()), features.shape[1], width))
         scores = np.einsum("bf,bfw->bw", features, self._weights[name][rows])
         if choices:
             return scores.argmax(1) + int(space.low)

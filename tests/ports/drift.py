@@ -21,7 +21,7 @@ from pytest_envequiv.backends.protocol import Leaf, Outcome, Spec, State
 
 WALL, FAST, LIMIT = -1.0, 0.07, 30
 ACTION = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-TOP = np.array([1.5, FAST, 1.0, 1.0], np.float32)
+TOP = np.array([1.5, FAST, 3.2, 1.0], np.float32)
 OBSERVATION = gymnasium.spaces.Box(-TOP, TOP, (4,), np.float32)
 DRIFT = "gymnasium:ports.drift:Drift-v0"
 
@@ -70,7 +70,7 @@ class Drift(gymnasium.Env):
         return self._seen(), reward, terminated, False, {}
 
     def _seen(self):
-        return np.array([self.position, self.velocity, np.cos(self.angle), np.sin(self.angle)], np.float32)
+        return np.array([self.position, self.velocity, self.angle, np.sin(self.angle)], np.float32)
 
 
 gymnasium.register("Drift-v0", entry_point="ports.drift:Drift", max_episode_steps=LIMIT, disable_env_checker=True)
@@ -264,7 +264,7 @@ class GymnaxDrift:
 
     def _seen(self, state):
         bug = self.bug
-        parts = [state.x, state.v, jnp.cos(state.heading), jnp.sin(state.heading)]
+        parts = [state.x, state.v, state.heading, jnp.sin(state.heading)]
         if bug == "channels permuted":
             parts = [parts[0], parts[1], parts[3], parts[2]]
         if bug == "not a number":

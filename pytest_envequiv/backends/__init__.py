@@ -1,0 +1,1 @@
+"""Backends: one side of the comparison, opened from a name."""

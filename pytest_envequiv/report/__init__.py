@@ -1,0 +1,1 @@
+"""What a run leaves: the terminal, the JSON document, standalone tests."""
