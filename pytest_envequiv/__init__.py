@@ -1,30 +1,18 @@
 """envequiv decides whether two environments are the same. See README.md.
 
-    report = pytest_envequiv.compare("gymnasium:CartPole-v1", "gymnax:CartPole-v1")
-    assert report.word == "EQUAL", report
+report = pytest_envequiv.compare("gymnasium:CartPole-v1", "gymnax:CartPole-v1")
+assert report.word == "EQUAL", report
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_envequiv.errors import EnvequivError
-from pytest_envequiv.verdict import (
-    DIFFERENT,
-    EQUAL,
-    INCONCLUSIVE,
-    LEVELS,
-    Check,
-    Divergence,
-    Progress,
-    Settings,
-    Verdict,
-    Word,
-    overall,
-    silent,
-)
+from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Divergence, Settings, Verdict
+
+if TYPE_CHECKING:
+    from pytest_envequiv.api import Report, compare
 
 __all__ = [
     "DIFFERENT",
@@ -40,66 +28,10 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What ``compare`` found: all verdicts in the order they were reached, and the notes on convention."""
+def __getattr__(name: str) -> Any:
+    """``compare`` and ``Report`` are loaded when asked for: the plugin must not pull JAX into every pytest run."""
+    if name in ("Report", "compare"):
+        import importlib
 
-    settings: Settings
-    verdicts: tuple[Verdict, ...]
-    notes: tuple[str, ...]
-    description: dict[str, Any]
-
-    @property
-    def word(self) -> Word:
-        """DIFFERENT if any check is, else INCONCLUSIVE if any is, else EQUAL."""
-        return overall(list(self.verdicts))
-
-    @property
-    def roots(self) -> tuple[Verdict, ...]:
-        """The DIFFERENT verdicts that are nobody's consequence."""
-        return tuple(v for v in self.verdicts if v.word == DIFFERENT and v.follows is None)
-
-    def __str__(self) -> str:
-        from pytest_envequiv.report import terminal
-
-        return "\n".join(terminal.summary(self.settings, list(self.verdicts), list(self.notes)))
-
-
-def compare(
-    ref: Any,
-    target: Any,
-    *,
-    levels: Sequence[str] = LEVELS,
-    profile: str = "quick",
-    seed: int = 0,
-    contract: str | None = None,
-    output: str = ".envequiv",
-    budget: float | None = None,
-    strict: bool = False,
-    progress: Progress = silent,
-) -> Report:
-    """Decide whether ``target`` is the same environment as ``ref``, in this process.
-
-    ``ref`` and ``target`` are names as on the command line, modules, classes, factories or environment objects.
-    ``budget`` is in seconds; checks not reached are INCONCLUSIVE. Raises EnvequivError, in one line, for what a user
-    can mend; a side that fails while it is being run makes a verdict.
-    """
-    import time
-
-    from pytest_envequiv.backends.opening import name_of
-    from pytest_envequiv.judge import Judge
-
-    names = [thing if isinstance(thing, str) else name_of(thing) for thing in (ref, target)]
-    settings = Settings(names[0], names[1], tuple(levels), profile, seed, budget, contract=contract, output=output, strict=strict)
-    started = time.monotonic()
-    judge = Judge(settings, progress, ref=None if isinstance(ref, str) else ref, target=None if isinstance(target, str) else target)
-    try:
-        verdicts = []
-        for check in judge.checks:
-            if budget is not None and time.monotonic() - started > budget:
-                verdicts.append(Verdict(check, INCONCLUSIVE, f"not run: the budget of {budget:g} s is spent"))
-            else:
-                verdicts.append(judge.run(check.id, progress))
-        return Report(settings, tuple(verdicts), tuple(judge.notes), judge.describe())
-    finally:
-        judge.close()
+        return getattr(importlib.import_module("pytest_envequiv.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,10 @@ import numpy as np
 from pytest_envequiv.backends.protocol import Arrays, Leaf, State
 from pytest_envequiv.errors import ContractError
 
-CLOCKS = {"time", "t", "step", "steps", "stepcount", "stepcounter", "elapsedsteps", "timestep", "clock", "counter", "numsteps", "stepnum", "curstep", "currentstep"}  # fmt: skip
+CLOCKS = {
+    "time", "t", "step", "steps", "stepcount", "stepcounter", "elapsedsteps", "timestep", "clock", "counter",
+    "numsteps", "stepnum", "curstep", "currentstep",
+}  # fmt: skip
 CLOSE, ENOUGH = 1e-3, 0.9
 EARLY = (3, 1, 0)  # steps after the reset within which a port that runs away is still recognised
 UNMOVED = "nothing on the reference's side moves with it"
@@ -110,7 +113,9 @@ class StateMap:
         for link in self.links:
             listed = [str(s) for s in link.sources]
             value = f'"{listed[0]}"' if len(listed) == 1 else "[" + ", ".join(f'"{t}"' for t in listed) + "]"
-            note = f"  # by {link.how}" + (f"; also fits {self.ambiguous[link.field]}" if link.field in self.ambiguous else "")
+            note = f"  # by {link.how}" + (
+                f"; also fits {self.ambiguous[link.field]}" if link.field in self.ambiguous else ""
+            )
             lines.append(f'"{link.field}" = {value}{note}')
         lines += [f'# "{field}" = "?"  # {why}' for field, why in self.missing.items()]
         if self.unread:
@@ -135,16 +140,24 @@ class Pairs:
         """The states at most so many steps after the reset."""
         on = self.clock <= latest
         return replace(
-            self, state=self.state.take(on), seen={k: v[on] for k, v in self.seen.items()}, clock=self.clock[on], target=self.target.take(on)
+            self,
+            state=self.state.take(on),
+            seen={k: v[on] for k, v in self.seen.items()},
+            clock=self.clock[on],
+            target=self.target.take(on),
         )
 
 
-def _read(s: Source, link: Link, state: State, seen: Arrays, clock: np.ndarray, seeds: np.ndarray, free: Mapping[str, int]) -> np.ndarray:
+def _read(
+    s: Source, link: Link, state: State, seen: Arrays, clock: np.ndarray, seeds: np.ndarray, free: Mapping[str, int]
+) -> np.ndarray:
     rows = len(clock)
     if s.kind == "clock":
         return clock
     if s.kind == "constant":
-        return np.broadcast_to(np.array(s.value if len(s.value) > 1 else s.value[0]), (rows, len(s.value)) if len(s.value) > 1 else (rows,))
+        return np.broadcast_to(
+            np.array(s.value if len(s.value) > 1 else s.value[0]), (rows, len(s.value)) if len(s.value) > 1 else (rows,)
+        )
     if s.kind == "free":
         return seeds % free.get(link.field, 2)
     column = (state.fields if s.kind == "state" else seen)[s.name]
@@ -188,7 +201,9 @@ def propose(
     ambiguous: dict[str, str] = {}
     for name in given:
         if name not in leaves:
-            raise ContractError(f"[fields] names {name!r}, which the target's state has not; it has {', '.join(leaves)}")
+            raise ContractError(
+                f"[fields] names {name!r}, which the target's state has not; it has {', '.join(leaves)}"
+            )
     for name, leaf in leaves.items():
         if name in given:
             links.append(_from_contract(name, leaf, given[name], reference))
@@ -229,13 +244,17 @@ def _parsed(text: str, name: str, reference: Mapping[str, Leaf]) -> Source:
     found = re.fullmatch(r"(.+?)(?:\[(\d+)\])?", text.removeprefix("output:"))
     assert found is not None
     if kind == "state" and found[1] not in reference:
-        raise ContractError(f"[fields] {name} = {text!r}: the reference's state has {', '.join(reference) or 'no fields'}")
+        raise ContractError(
+            f"[fields] {name} = {text!r}: the reference's state has {', '.join(reference) or 'no fields'}"
+        )
     return Source(kind, found[1], None if found[2] is None else int(found[2]))
 
 
 def _by_name(name: str, leaf: Leaf, reference: Mapping[str, Leaf]) -> Link | None:
     size = int(np.prod(leaf.shape))
-    fits = [n for n, other in reference.items() if plain_name(n) == plain_name(name) and int(np.prod(other.shape)) == size]
+    fits = [
+        n for n, other in reference.items() if plain_name(n) == plain_name(name) and int(np.prod(other.shape)) == size
+    ]
     return Link(name, leaf, (Source("state", fits[0]),)) if len(fits) == 1 else None
 
 
@@ -246,7 +265,12 @@ def _by_value(name: str, leaf: Leaf, pairs: Pairs) -> tuple[Link | None, str]:
         # A port with a bug soon runs away from the reference; what it is shows in how it begins.
         for latest in EARLY:
             early, others = _over(name, leaf, pairs.until(latest), pairs)
-            if early is not None and early.how == "value" and early.recode is None and not any(s.kind == "constant" for s in early.sources):
+            if (
+                early is not None
+                and early.how == "value"
+                and early.recode is None
+                and not any(s.kind == "constant" for s in early.sources)
+            ):
                 return early, others
     return link, also
 
@@ -261,10 +285,10 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
     scored = [(_score(column, flat), _preference(s, name), s, column) for s, column in whole]
     scored = [entry for entry in scored if entry[0] >= ENOUGH]
     if not scored:
-        recoded = [(s, code) for s, column in whole if (code := _code(column, flat)) is not None]
+        recoded = [(s, found) for s, column in whole if (found := _code(column, flat)) is not None]
         if recoded:
-            best = min(recoded, key=lambda entry: _preference(entry[0], name))
-            return Link(name, leaf, (best[0],), best[1], how="value"), ""
+            source, code = min(recoded, key=lambda entry: _preference(entry[0], name))
+            return Link(name, leaf, (source,), code, how="value"), ""
     constant = bool((flat == flat[:1]).all())
     if constant and name in pairs.moving:
         return None, "it does not move while both sides have the same history"
@@ -280,7 +304,9 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
         if not constant or best[1] == 0:
             return Link(name, leaf, (best[2],), how="value"), ", ".join(str(e[2]) for e in rivals)
     if constant:
-        return Link(name, leaf, (Source("constant", value=tuple(flat[0].astype(float).tolist())),), how="never moving"), ""
+        return Link(
+            name, leaf, (Source("constant", value=tuple(flat[0].astype(float).tolist())),), how="never moving"
+        ), ""
     if size <= 64:
         pieces = [_element(name, flat[:, i], pairs) for i in range(size)]
         if all(p is not None for p in pieces):
@@ -318,7 +344,9 @@ def _element(name: str, column: np.ndarray, pairs: Pairs) -> Source | None:
     if (column == column[0]).all():
         return Source("constant", value=(float(column[0]),))
     scored = [
-        (_score(other, column[:, None]), -_preference(s, name), s) for s, other in _columns(pairs) if other.shape[1] == 1
+        (_score(other, column[:, None]), -_preference(s, name), s)
+        for s, other in _columns(pairs)
+        if other.shape[1] == 1
     ]
     best = max(scored, key=lambda entry: (round(entry[0], 2), entry[1]), default=None)
     return best[2] if best and best[0] >= ENOUGH else None
@@ -372,7 +400,9 @@ def by_showing(
             back = {v: k for k, v in code.items()}
             recode = {a: back[b] for a, b in other.items() if b in back}
             same = all(a == b for a, b in recode.items())
-            found[field] = Link(field, leaves[field], (Source("state", source),), None if same else recode, how="what is shown")
+            found[field] = Link(
+                field, leaves[field], (Source("state", source),), None if same else recode, how="what is shown"
+            )
     return found
 
 
@@ -413,14 +443,19 @@ def signatures(step: Any, state: State, outputs: list[str]) -> dict[Source, np.n
             pushed[:, i] += size
             answer = step(state.edited(**{name: pushed.reshape(value.shape)}))
             change = [
-                (np.asarray(answer[k], float) - np.asarray(base[k], float)).reshape(len(value), -1) / size for k in outputs
+                (np.asarray(answer[k], float) - np.asarray(base[k], float)).reshape(len(value), -1) / size
+                for k in outputs
             ]
             both = np.concatenate(change, 1)
-            found[Source("state", name, i if flat.shape[1] > 1 else None)] = np.concatenate([both.mean(0), np.abs(both).mean(0)])
+            found[Source("state", name, i if flat.shape[1] > 1 else None)] = np.concatenate(
+                [both.mean(0), np.abs(both).mean(0)]
+            )
     return found
 
 
-def by_response(reference: dict[Source, np.ndarray], target: dict[Source, np.ndarray], leaves: Mapping[str, Leaf]) -> dict[str, tuple[Source, ...]]:
+def by_response(
+    reference: dict[Source, np.ndarray], target: dict[Source, np.ndarray], leaves: Mapping[str, Leaf]
+) -> dict[str, tuple[Source, ...]]:
     """Target field -> sources, where the best answer is close and clearly better than the second."""
     chosen: dict[Source, Source] = {}
     for theirs, answer in target.items():

@@ -61,7 +61,10 @@ class Step:
     def evidence(self) -> dict[str, Any]:
         """What was exercised."""
         outputs = self.ours.outputs
-        found = {"transitions": len(self.rows), "episodes": int(len(np.unique(self.rows.episode[self.rows.episode >= 0])))}
+        found = {
+            "transitions": len(self.rows),
+            "episodes": len(np.unique(self.rows.episode[self.rows.episode >= 0])),
+        }
         if "terminated" in outputs:
             found["terminations"] = int(np.sum(outputs["terminated"]))
             found["truncations"] = int(np.sum(outputs["truncated"]))
@@ -112,7 +115,13 @@ class Bench:
     def played(self) -> Play:
         """Episodes of the reference under the portfolio of policies."""
         return collect(
-            self.pair.ref, LANES, self.horizon, self.sizes.most, self.settings.seed, self.progress, "playing the reference"  # type: ignore[arg-type]
+            self.pair.ref,
+            LANES,
+            self.horizon,
+            self.sizes.most,
+            self.settings.seed,
+            self.progress,
+            "playing the reference",
         )
 
     def paired_rows(self) -> Rows | None:
@@ -136,7 +145,16 @@ class Bench:
             lanes = lanes[on]
             rows = record.take(np.array([where[int(lane)] for lane in lanes]))
             ours, theirs = ours.take(on), theirs.take(on)
-            now = Rows(ours.state, shown(ours.outputs), rows.clock, rows.action, rows.seeds, rows.episode, rows.step, theirs.state)
+            now = Rows(
+                ours.state,
+                shown(ours.outputs),
+                rows.clock,
+                rows.action,
+                rows.seeds,
+                rows.episode,
+                rows.step,
+                theirs.state,
+            )
             parts.append(now)
             total += len(now)
             ours = pair.ref.step(now.state, now.action, now.seeds)

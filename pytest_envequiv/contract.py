@@ -120,7 +120,9 @@ def parse(text: str, path: str = "<text>") -> Contract:
 
 def _entries(value: Any, table: str, path: str) -> list[dict[str, Any]]:
     entries = value if table in ("accept", "invariant") and isinstance(value, list) else [value]
-    if not all(isinstance(entry, dict) for entry in entries) or (isinstance(value, dict) and value and table in ("accept", "invariant")):
+    if not all(isinstance(entry, dict) for entry in entries) or (
+        isinstance(value, dict) and value and table in ("accept", "invariant")
+    ):
         wanted = f"[[{table}]]" if table in ("accept", "invariant") else f"[{table}]"
         raise ContractError(f"contract {path}: {table!r} must be written as {wanted}")
     return entries
@@ -170,7 +172,10 @@ def _invariant(entry: Mapping[str, Any], path: str) -> Invariant:
 FUNCTIONS = {
     name: getattr(np, name)
     for name in ("abs", "minimum", "maximum", "sin", "cos", "sqrt", "sign", "where", "isfinite", "pi")
-} | {"all": lambda x: np.asarray(x).reshape(len(x), -1).all(1), "any": lambda x: np.asarray(x).reshape(len(x), -1).any(1)}
+} | {
+    "all": lambda x: np.asarray(x).reshape(len(x), -1).all(1),
+    "any": lambda x: np.asarray(x).reshape(len(x), -1).any(1),
+}
 
 
 def holds(rule: str, values: Mapping[str, np.ndarray], where: str) -> np.ndarray:

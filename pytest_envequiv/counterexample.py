@@ -6,6 +6,7 @@ injected, and carried along with a step where play can reach the divergence.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field, replace
@@ -288,7 +289,7 @@ def reach(bench: Bench, name: str) -> dict[str, Any] | None:
     if pair.step_mode == "distribution":
         return None
     for wave in range(4):
-        more = play(pair.ref, 64, bench.horizon, bench.settings.seed + 32_452_843 + wave, most=bench.sizes.most // 4)  # type: ignore[arg-type]
+        more = play(pair.ref, 64, bench.horizon, bench.settings.seed + 32_452_843 + wave, most=bench.sizes.most // 4)
         ours, theirs = pair.ask(more.rows, more.outcome)
         found = compare(pair, more.rows, ours, theirs)[name]
         if found.rows.any():
@@ -330,10 +331,8 @@ def shrunk(bench: Bench, step: Step, name: str) -> tuple[Rows, Divergence]:
             suppress_health_check=list(hypothesis.HealthCheck),
             phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
         )
-        try:
+        with contextlib.suppress(hypothesis.errors.NoSuchExample):
             best = _chosen(start, slots, hypothesis.find(strategy, good, settings=settings))
-        except hypothesis.errors.NoSuchExample:
-            pass
     again = diverging(best)
     if again is None:  # the row only diverges among others: keep it as it was found
         return start, divergence(bench, found, step, place)
@@ -366,7 +365,11 @@ def _slots(bench: Bench, start: Rows) -> list[Slot]:
     for name, value in start.action.items():
         space = pair.ref.spec.action[name]
         whole = space.kind == "discrete"
-        usual_values = [float(v) for v in np.unique([0, *np.ravel(space.low), *np.ravel(space.high)])] if not whole else [float(np.min(space.low))]
+        usual_values = (
+            [float(v) for v in np.unique([0, *np.ravel(space.low), *np.ravel(space.high)])]
+            if not whole
+            else [float(np.min(space.low))]
+        )
         usual_values = [v for v in usual_values if np.isfinite(v)]
         for i, x in enumerate(value.reshape(-1).tolist()):
             slots.append(("action", name, i, _plainer(usual_values, float(x), whole)))
@@ -397,7 +400,9 @@ def _chosen(start: Rows, slots: list[Slot], choice: tuple[int, ...]) -> Rows:
 
 
 def _untouched(slots: list[Slot], choice: tuple[int, ...]) -> bool:
-    return all(index == len(options) - 1 for (kind, _, _, options), index in zip(slots, choice, strict=True) if kind == "state")
+    return all(
+        index == len(options) - 1 for (kind, _, _, options), index in zip(slots, choice, strict=True) if kind == "state"
+    )
 
 
 def live(bench: Bench, rows: Rows) -> bool:
@@ -416,7 +421,12 @@ def live(bench: Bench, rows: Rows) -> bool:
         return False
     clocks = states.clocks(pair, bench.played)
     goal = np.array([float(rows.state.fields[n].reshape(-1)[i]) for n, i in floats])
-    scale = np.array([max(float(np.nanstd(bench.played.rows.state.fields[n].reshape(len(bench.played.rows), -1)[:, i])), 1e-6) for n, i in floats])
+    scale = np.array(
+        [
+            max(float(np.nanstd(bench.played.rows.state.fields[n].reshape(len(bench.played.rows), -1)[:, i])), 1e-6)
+            for n, i in floats
+        ]
+    )
     fixed = np.isnan(goal)  # None in the reference
     before = {n: rows.state.fields[n] - np.ones((), rows.state.fields[n].dtype) for n in clocks}
     if any((v < 0).any() for v in before.values()):
@@ -447,7 +457,9 @@ def live(bench: Bench, rows: Rows) -> bool:
     return False
 
 
-def _ways_in(bench: Bench, floats: list[tuple[str, int]], goal: np.ndarray, scale: np.ndarray) -> list[tuple[np.ndarray, Arrays]]:
+def _ways_in(
+    bench: Bench, floats: list[tuple[str, int]], goal: np.ndarray, scale: np.ndarray
+) -> list[tuple[np.ndarray, Arrays]]:
     """Where to look for the state before, and by which action: as the transitions of play that end nearest by."""
     played = bench.played
     on = np.flatnonzero(played.alive())

@@ -1,8 +1,8 @@
 """The judge: opens a pair, lists its checks, runs them one by one. Knows nothing of pytest.
 
-    judge = Judge(Settings(ref="gymnasium:CartPole-v1", target="gymnax:CartPole-v1"))
-    for check in judge.checks:
-        verdict = judge.run(check.id)
+judge = Judge(Settings(ref="gymnasium:CartPole-v1", target="gymnax:CartPole-v1"))
+for check in judge.checks:
+    verdict = judge.run(check.id)
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ class Judge:
             counterexample.save(example, path)
         except OSError as error:
             # A full disk must not cost the verdict.
-            return replace(verdict, notes=(*verdict.notes, f"the counterexample could not be saved: {path}: {error.strerror}"))
+            return replace(
+                verdict, notes=(*verdict.notes, f"the counterexample could not be saved: {path}: {error.strerror}")
+            )
         return replace(verdict, counterexample=str(path))
 
     def _step_of(self, check: Check) -> Step | None:
@@ -133,9 +135,14 @@ class Judge:
         if accepted is None or verdict.word == EQUAL:
             return verdict
         if accepted.expires < datetime.date.today():
-            return replace(verdict, notes=(*verdict.notes, f"the contract accepted this until {accepted.expires}: {accepted.reason}"))
+            return replace(
+                verdict,
+                notes=(*verdict.notes, f"the contract accepted this until {accepted.expires}: {accepted.reason}"),
+            )
         note = f"{verdict.word}, accepted by the contract until {accepted.expires}: {accepted.reason}"
-        return replace(verdict, word=EQUAL, notes=(*verdict.notes, note), evidence={**verdict.evidence, "accepted": verdict.word})
+        return replace(
+            verdict, word=EQUAL, notes=(*verdict.notes, note), evidence={**verdict.evidence, "accepted": verdict.word}
+        )
 
     def describe(self) -> dict[str, Any]:
         """JSON-safe: {"ref": {name, kind, state, draws, versions}, "target": {...}, "map": {...}, "draws": str}."""

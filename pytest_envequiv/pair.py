@@ -49,6 +49,9 @@ class Side:
         self.transitions = 0
         self.progress: Progress = silent
 
+    def close(self) -> None:
+        self.backend.close()
+
     def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
         return self._guarded("reset", lambda: self.backend.reset(seeds, tape))
 
@@ -68,7 +71,9 @@ class Side:
             raise
         except BaseException as error:  # SystemExit and pytest's Skipped included
             text = " ".join(str(error).split())[:300]
-            raise BackendError(self.name, where, f"{type(error).__name__}: {text}" if text else type(error).__name__) from error
+            raise BackendError(
+                self.name, where, f"{type(error).__name__}: {text}" if text else type(error).__name__
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,11 @@ class Pair:
             for target_name, name in names.items():
                 a, b = ours[name], theirs[target_name]
                 count = [np.asarray(s.high - s.low + 1).tolist() if s.kind == "discrete" else None for s in (a, b)]
-                if a.kind != b.kind or int(np.prod(a.shape)) != int(np.prod(b.shape)) or np.any(np.ravel(count[0] or 0) != np.ravel(count[1] or 0)):
+                if (
+                    a.kind != b.kind
+                    or int(np.prod(a.shape)) != int(np.prod(b.shape))
+                    or np.any(np.ravel(count[0] or 0) != np.ravel(count[1] or 0))
+                ):
                     problem = f"{name}: the reference takes {a}, the target {b}"
         if problem:
             self.problems.append(Problem("action", f"action spaces cannot be matched: {problem}", True))
@@ -156,7 +165,9 @@ class Pair:
                 self.problems.append(Problem("observation", f"observation spaces cannot be matched: {text}", True))
                 continue
             if a.shape != b.shape:
-                self.notes.append(f"{name}: shape {a.shape} in the reference, {b.shape} in the target (compared reshaped)")
+                self.notes.append(
+                    f"{name}: shape {a.shape} in the reference, {b.shape} in the target (compared reshaped)"
+                )
             matched[target_name] = name
         return matched
 
@@ -164,7 +175,9 @@ class Pair:
 
     def _reconcile(self, progress: Progress) -> None:
         seed = 1_000_003  # what a pair is must not depend on the seed of the run
-        self.sample: Play = play(self.ref, SAMPLE_LANES, SAMPLE_STEPS, seed, progress=progress, what="sampling the reference")  # type: ignore[arg-type]
+        self.sample: Play = play(
+            self.ref, SAMPLE_LANES, SAMPLE_STEPS, seed, progress=progress, what="sampling the reference"
+        )
         seeds = self.sample.reset_seeds
         own = self.target.reset(seeds)
         self.reset_match, self.reset_mode = self._align_resets(seeds, own)
@@ -209,7 +222,14 @@ class Pair:
         if side.spec.state == "none":
             return bool(side.spec.draws == "none")
         few = rows.take(slice(0, 64))
-        first, second = (side.step(State(few.state.fields, few.state.hidden if side.spec.state == "snapshot" else None), few.action, seeds_for(n, count=len(few))) for n in (5, 6))
+        first, second = (
+            side.step(
+                State(few.state.fields, few.state.hidden if side.spec.state == "snapshot" else None),
+                few.action,
+                seeds_for(n, count=len(few)),
+            )
+            for n in (5, 6)
+        )
         return self._apart(first, second)
 
     def _varies_target(self, own: Outcome, action: Arrays) -> bool:
@@ -231,7 +251,9 @@ class Pair:
 
     @staticmethod
     def _apart(a: Outcome, b: Outcome) -> bool:
-        return any(not np.array_equal(a.outputs[k], b.outputs[k], equal_nan=a.outputs[k].dtype.kind == "f") for k in a.outputs)
+        return any(
+            not np.array_equal(a.outputs[k], b.outputs[k], equal_nan=a.outputs[k].dtype.kind == "f") for k in a.outputs
+        )
 
     def _alike(self, ours: Outcome, theirs: Outcome) -> float:
         """The share of rows whose observations agree."""
@@ -248,7 +270,12 @@ class Pair:
             return None
         ours, theirs = self.reset_both(seeds)
         rng_rows = self.sample.rows
-        keep_state, keep_seen, keep_clock, keep_target = [ours.state], [shown(ours.outputs)], [np.zeros(len(seeds), int)], [theirs.state]
+        keep_state, keep_seen, keep_clock, keep_target = (
+            [ours.state],
+            [shown(ours.outputs)],
+            [np.zeros(len(seeds), int)],
+            [theirs.state],
+        )
         lanes = np.arange(len(seeds))
         for t in range(1, SAMPLE_STEPS if self.step_mode != "distribution" else 1):
             at = np.flatnonzero(rng_rows.step == t - 1)
@@ -282,12 +309,15 @@ class Pair:
     @cached_property
     def _target_play(self) -> Play:
         """The target on its own: what its state and observations look like in play."""
-        return play(self.target, SAMPLE_LANES, SAMPLE_STEPS, 3_000_017)  # type: ignore[arg-type]
+        return play(self.target, SAMPLE_LANES, SAMPLE_STEPS, 3_000_017)
 
     def _map(self, pairs: Pairs | None) -> StateMap:
         if self.target.spec.state != "fields" or self.ref.spec.state != "fields":
             sides = [s for s in (self.ref, self.target) if s.spec.state != "fields"]
-            said = "; ".join(f"the {'reference' if s is self.ref else 'target'}'s state cannot be written ({s.spec.state})" for s in sides)
+            said = "; ".join(
+                f"the {'reference' if s is self.ref else 'target'}'s state cannot be written ({s.spec.state})"
+                for s in sides
+            )
             return StateMap((), {}, tuple(self.ref.spec.fields), {}, False, said)
         free = getattr(self.target.backend, "free", {})
         leaves, fields, given = self.target.spec.fields, self.ref.spec.fields, self.contract.fields
@@ -304,7 +334,7 @@ class Pair:
 
     def _responses(self) -> dict[str, tuple[align.Source, ...]]:
         """Push fields on both sides, each in its own play, and match those whose pushes are answered alike."""
-        names = [n for n in self.observations.values()]
+        names = list(self.observations.values())
         theirs_named = {v: k for k, v in self.observations.items()}
         rows = self.sample.rows.take(slice(0, 256))
         begun = self.target.reset(seeds_for(91, count=256))
@@ -313,10 +343,14 @@ class Pair:
         fixed = {k: np.repeat(v[:1], len(v), 0) for k, v in action.items()}
 
         def step_ref(state: State) -> Arrays:
-            return self.ref.step(State(state.fields), {k: v[: len(state)] for k, v in fixed.items()}, seeds[: len(state)]).outputs
+            return self.ref.step(
+                State(state.fields), {k: v[: len(state)] for k, v in fixed.items()}, seeds[: len(state)]
+            ).outputs
 
         def step_target(state: State) -> Arrays:
-            outputs = self.target.step(state, self.target_action({k: v[: len(state)] for k, v in fixed.items()}), seeds[: len(state)]).outputs
+            outputs = self.target.step(
+                state, self.target_action({k: v[: len(state)] for k, v in fixed.items()}), seeds[: len(state)]
+            ).outputs
             return {n: outputs[theirs_named[n]] for n in names}
 
         mine = align.signatures(step_ref, self.sample.resets.state.edited() if len(rows) < 8 else rows.state, names)
@@ -339,7 +373,9 @@ class Pair:
             moved = self.target.step(begun.state.edited(**{name: other}), action, seeds)
             if not self._apart(base, moved):
                 constant = tuple(value[0].astype(float).ravel().tolist())
-                links.append(align.Link(name, leaf, (align.Source("constant", value=constant),), how="changing nothing"))
+                links.append(
+                    align.Link(name, leaf, (align.Source("constant", value=constant),), how="changing nothing")
+                )
                 del missing[name]
                 self.notes.append(f"state field {name!r} of the target changes no output; it is not compared")
         return self._verified(StateMap(tuple(links), missing, found.unread, found.ambiguous))
@@ -348,8 +384,10 @@ class Pair:
         """Try the map on fresh states: injected there, does at least some output come out as the reference's?"""
         if not found.complete:
             open_fields = ", ".join([*found.missing, *found.ambiguous])
-            return StateMap(found.links, found.missing, found.unread, found.ambiguous, False, f"no sure source for {open_fields}")
-        fresh = play(self.ref, 16, 24, 2_000_003)  # type: ignore[arg-type]
+            return StateMap(
+                found.links, found.missing, found.unread, found.ambiguous, False, f"no sure source for {open_fields}"
+            )
+        fresh = play(self.ref, 16, 24, 2_000_003)
         rows = fresh.rows
         self.map = found
         theirs = self._target_step(self.inject(rows), rows.action, rows.seeds, fresh.outcome.draws)
@@ -364,7 +402,11 @@ class Pair:
                 best = 1.0
         by_name = all(link.how in ("name", "contract", "never moving", "being a label") for link in found.links)
         verified = best >= 0.5 or by_name or self.step_mode == "distribution" or self._begins_alike(found)
-        said = "" if verified else f"injected through the proposed map, no output agrees on half of the states (best {best:.0%})"
+        said = (
+            ""
+            if verified
+            else f"injected through the proposed map, no output agrees on half of the states (best {best:.0%})"
+        )
         return StateMap(found.links, found.missing, found.unread, found.ambiguous, verified, said)
 
     def _begins_alike(self, found: StateMap) -> bool:
@@ -381,7 +423,10 @@ class Pair:
         for link in found.links:
             if link.field in free:
                 continue
-            x, y = (np.asarray(v, float).reshape(len(seeds), -1) for v in (given[link.field], theirs.state.fields[link.field]))
+            x, y = (
+                np.asarray(v, float).reshape(len(seeds), -1)
+                for v in (given[link.field], theirs.state.fields[link.field])
+            )
             if np.isclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True).all(1).mean() < align.ENOUGH:
                 return False
             varied |= bool((y != y[:1]).any())
@@ -393,13 +438,24 @@ class Pair:
         ours, theirs = self.sample.outcome, self.target.spec
         example = self._target_example()
         shared = [link for link in self.map.links if link.comparable] if self.map.usable else []
-        floats = [np.dtype(leaf.dtype) for spec in (self.ref.spec, theirs) for leaf in spec.fields.values() if np.dtype(leaf.dtype).kind == "f"]
+        floats = [
+            np.dtype(leaf.dtype)
+            for spec in (self.ref.spec, theirs)
+            for leaf in spec.fields.values()
+            if np.dtype(leaf.dtype).kind == "f"
+        ]
         base = max((float(np.finfo(d).eps) for d in floats), default=0.0)
         fields = []
         for link in shared:
             values = self._linked(link, ours.state, shown(ours.outputs), self.sample.rows.clock + 1)
-            name = f"state.{link.field}" if link.field in (*self.observations.values(), REWARD, TERMINATED, TRUNCATED, DONE, MASK, AGENT) else link.field
-            fields.append(self._field(name, "state", str(link), link.field, values, np.dtype(link.leaf.dtype), base, True))
+            name = (
+                f"state.{link.field}"
+                if link.field in (*self.observations.values(), REWARD, TERMINATED, TRUNCATED, DONE, MASK, AGENT)
+                else link.field
+            )
+            fields.append(
+                self._field(name, "state", str(link), link.field, values, np.dtype(link.leaf.dtype), base, True)
+            )
         for target_name, name in sorted(self.observations.items()):
             fields.append(self._output(name, target_name, example, base))
         fields.append(self._output(REWARD, REWARD, example, base))
@@ -426,7 +482,15 @@ class Pair:
         return self._field(name, "output", name, target_name, values, example[target_name].dtype, base, live_only)
 
     def _field(
-        self, name: str, role: Any, ref: str, target: str, values: np.ndarray, dtype: np.dtype[Any], base: float, live_only: bool
+        self,
+        name: str,
+        role: Any,
+        ref: str,
+        target: str,
+        values: np.ndarray,
+        dtype: np.dtype[Any],
+        base: float,
+        live_only: bool,
     ) -> Field:
         kinds = [values.dtype.kind, dtype.kind]
         exact = "f" not in kinds
@@ -439,7 +503,11 @@ class Pair:
     def _linked(self, link: align.Link, state: State, seen: Arrays, clock: np.ndarray) -> np.ndarray:
         """The reference's value of one linked field."""
         single = StateMap((link,), {}, (), {})
-        return single.apply(state, seen, clock, clock, {}).fields[link.field] if link.leaf.dtype[0] in "bui" or link.recode else self._exactly(link, state, seen, clock)
+        return (
+            single.apply(state, seen, clock, clock, {}).fields[link.field]
+            if link.leaf.dtype[0] in "bui" or link.recode
+            else self._exactly(link, state, seen, clock)
+        )
 
     def _exactly(self, link: align.Link, state: State, seen: Arrays, clock: np.ndarray) -> np.ndarray:
         """As ``StateMap.apply``, without rounding to the target's precision."""
@@ -505,7 +573,12 @@ class Pair:
         if not self.target.spec.traceable:
             return state
         # What is None in the reference (kept as NaN) is some number in a compiled target, where nothing reads it.
-        return State({k: np.nan_to_num(v, nan=0.0, posinf=np.inf, neginf=-np.inf) if v.dtype.kind == "f" else v for k, v in state.fields.items()})
+        return State(
+            {
+                k: np.nan_to_num(v, nan=0.0, posinf=np.inf, neginf=-np.inf) if v.dtype.kind == "f" else v
+                for k, v in state.fields.items()
+            }
+        )
 
     def _target_step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None) -> Outcome:
         action = self.target_action(action)
@@ -536,10 +609,14 @@ class Pair:
         merged = [s for s in (ours, theirs) if s.conventions.get("done") == "merged"]
         if len(merged) == 1:
             which = "target" if merged[0] is theirs else "reference"
-            self.conventions.append(f"the {which} has one done flag where the other has terminated and truncated (done is compared)")
+            self.conventions.append(
+                f"the {which} has one done flag where the other has terminated and truncated (done is compared)"
+            )
         styles = ours.conventions.get("auto_reset", "none"), theirs.conventions.get("auto_reset", "none")
         if styles[0] != styles[1]:
-            self.conventions.append(f"auto-reset: {styles[0]} in the reference, {styles[1]} in the target (episodes are compared without it)")
+            self.conventions.append(
+                f"auto-reset: {styles[0]} in the reference, {styles[1]} in the target (compared without it)"
+            )
         for name, a, b in self._matched_spaces():
             if a.dtype != b.dtype:
                 self.conventions.append(f"{name}: dtype {a.dtype} in the reference, {b.dtype} in the target")
@@ -553,12 +630,16 @@ class Pair:
                     self.conventions.append(f"only the {which} says {text} (not compared)")
         self.conventions += [*ours.notes, *theirs.notes]
         if self.blocked is None and self.map.unread and self.map.usable:
-            self.conventions.append(f"state of the reference with no counterpart in the target: {', '.join(self.map.unread)}")
+            self.conventions.append(
+                f"state of the reference with no counterpart in the target: {', '.join(self.map.unread)}"
+            )
         self.notes += self.conventions
 
     def _matched_spaces(self) -> list[tuple[str, Space, Space]]:
         found = [(n, self.ref.spec.action[n], self.target.spec.action[t]) for t, n in self.actions.items()]
-        return found + [(n, self.ref.spec.observation[n], self.target.spec.observation[t]) for t, n in self.observations.items()]
+        return found + [
+            (n, self.ref.spec.observation[n], self.target.spec.observation[t]) for t, n in self.observations.items()
+        ]
 
     def describe(self) -> dict[str, Any]:
         """JSON-safe: what each side is and how they are tied together."""
@@ -570,8 +651,8 @@ class Pair:
         }
 
     def close(self) -> None:
-        self.ref.backend.close()
-        self.target.backend.close()
+        self.ref.close()
+        self.target.close()
 
 
 def safe(name: str) -> str:
@@ -580,7 +661,13 @@ def safe(name: str) -> str:
 
 
 def _described(spec: Spec) -> dict[str, Any]:
-    return {"name": spec.name, "kind": spec.kind, "state": spec.state, "draws": spec.draws, "versions": dict(spec.versions)}
+    return {
+        "name": spec.name,
+        "kind": spec.kind,
+        "state": spec.state,
+        "draws": spec.draws,
+        "versions": dict(spec.versions),
+    }
 
 
 def _renaming(ours: Mapping[str, Space], theirs: Mapping[str, Space]) -> dict[str, str] | None:
@@ -603,6 +690,5 @@ def _same_bounds(a: Space, b: Space) -> bool:
         return np.where(np.abs(values) > 1e38, np.sign(values) * np.inf, values)  # the largest float is no bound
 
     return all(
-        np.allclose(spread(x, a), spread(y, b), rtol=1e-5, atol=1e-6)
-        for x, y in ((a.low, b.low), (a.high, b.high))
+        np.allclose(spread(x, a), spread(y, b), rtol=1e-5, atol=1e-6) for x, y in ((a.low, b.low), (a.high, b.high))
     )

@@ -11,7 +11,7 @@ import inspect
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,8 @@ def read_settings(config: pytest.Config, marker: Mapping[str, Any], beside: Path
 
 def take_ids(config: pytest.Config) -> list[str]:
     """Take the ids of checks out of the arguments, where pytest would look for files of that name."""
-    ours, rest = [], []
+    ours: list[str] = []
+    rest: list[str] = []
     for argument in config.args:
         path, _, name = argument.partition("::")
         mine = name and Path(path).name == ROOT and not (config.invocation_params.dir / path).is_file()
@@ -222,7 +223,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """The pair of the command line hangs under the session itself: it needs no file and no folder."""
     report = yield
     if isinstance(collector, pytest.Session) and report.passed:
@@ -233,7 +234,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 def root_collectors(session: pytest.Session) -> Iterator[pytest.Collector]:
     config = session.config
     option, settings, worker = config.option, config.stash[SETTINGS], config.stash[WORKER]
-    place = {"name": ROOT, "parent": session, "path": config.rootpath, "nodeid": ROOT}
+    place: dict[str, Any] = {"name": ROOT, "parent": session, "path": config.rootpath, "nodeid": ROOT}
     if option.envequiv_replay:
         replay = Replay(option.envequiv_replay, settings, worker, option.envequiv_export)
         yield PairCollector.from_parent(pair=replay, **place)
@@ -409,7 +410,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """What was found travels on the report: it is all that comes back from an xdist worker."""
     report = yield
     if isinstance(item, CheckItem) and call.when == "call" and item.found:

@@ -5,6 +5,7 @@ Plain values; ``as_json`` of each is what the report, the worker's pipe and the 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -75,12 +76,12 @@ class Divergence:
     index: tuple[int, ...]
     expected: Any
     actual: Any
-    error: float | None
-    tolerance: float | None
+    error: float | str | None  # text: "inf" or "nan"
+    tolerance: float | str | None
     why: str
     state: dict[str, Any]
     action: dict[str, Any]
-    draws: list[dict[str, Any]] = field(default_factory=list)
+    draws: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     episode: int | None = None
     step: int | None = None
     source: str = ""  # the stimulus: "reset", "play", "boundary", "limit", "replay"

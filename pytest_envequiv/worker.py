@@ -399,8 +399,8 @@ class Replay:
                 request = {"do": "export", "path": self.path, "destination": self.destination}
                 self.worker.ask(request, self.settings.timeout)
                 self.notes = [f"{self.path} exported as {self.destination}"]
-            request = {"do": "replay", "settings": told, "path": self.path}
-            return Verdict.from_json(json.loads(self.worker.ask(request, self.settings.timeout, progress)))
+            again: dict[str, Any] = {"do": "replay", "settings": told, "path": self.path}
+            return Verdict.from_json(json.loads(self.worker.ask(again, self.settings.timeout, progress)))
         except Failure as failure:
             return verdict_of_failure(check, failure, self.settings.output)
 

@@ -94,7 +94,7 @@ class _Plan:
             word = parameter.name.lower()
             for role, words in (("state", STATES), ("action", ACTIONS), ("key", KEYS), ("params", PARAMS)):
                 if word in words:
-                    roles.append(f"seed" if word == "seed" else role)
+                    roles.append("seed" if word == "seed" else role)
                     break
             else:
                 if parameter.default is not parameter.empty:

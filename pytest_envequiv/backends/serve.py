@@ -48,7 +48,7 @@ def serve(backend: Backend, pipes: Pipes | None = None) -> None:
         while (request := read_frame(requests))["op"] != "close":
             try:
                 reply = answer(request)
-            except Exception as error:  # noqa: BLE001 - it is the asker's to judge
+            except Exception as error:
                 traceback.print_exc()
                 reply = {"error": _told(error)}
             write_frame(answers, reply)
@@ -139,7 +139,7 @@ def main(argv: list[str]) -> int:
         from pytest_envequiv.backends.opening import open_backend  # here, so that what it imports prints to stderr
 
         backend = open_backend(name, options={})
-    except Exception as error:  # noqa: BLE001 - whatever importing an environment raises
+    except Exception as error:
         traceback.print_exc()
         read_frame(pipes[0])
         write_frame(pipes[1], {"error": str(error) if isinstance(error, EnvequivError) else _told(error)})

@@ -45,7 +45,7 @@ class Found:
     @property
     def rows(self) -> np.ndarray:
         """bool[B]: rows that differ."""
-        return self.wrong.any(1)
+        return np.asarray(self.wrong.any(1))
 
     @property
     def worst(self) -> float:
@@ -59,10 +59,12 @@ class Found:
         if self.field.exact:
             return "exact: whole numbers, flags and masks must be the same"
         text = (
-            f"{tolerance.ratio:g} times what one unit in the last place (eps {self.field.eps:.2g}) moves the reference here, "
-            "at least eps times the field's range"
+            f"{tolerance.ratio:g} times what one unit in the last place (eps {self.field.eps:.2g}) moves the "
+            "reference here, at least eps times the field's range"
         )
-        return text + (f"; contract: atol {tolerance.atol:g}, rtol {tolerance.rtol:g}" if tolerance.atol or tolerance.rtol else "")
+        return text + (
+            f"; contract: atol {tolerance.atol:g}, rtol {tolerance.rtol:g}" if tolerance.atol or tolerance.rtol else ""
+        )
 
 
 Values = Callable[[Outcome], np.ndarray]
@@ -101,7 +103,9 @@ def _first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Out
     return np.where(counts[:, None], error, 0.0), bound, expected, actual
 
 
-def calibrate(pair: Pair, rows: Rows, chosen: np.ndarray) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]] | None, np.ndarray]:
+def calibrate(
+    pair: Pair, rows: Rows, chosen: np.ndarray
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]] | None, np.ndarray]:
     """How far the reference's outputs move when its inputs are pushed, for the ``chosen`` rows.
 
     Returns field -> (chosen, spread of floats or flips of whole numbers (n, elements)), or None where the
@@ -172,7 +176,7 @@ def _judged(
     bound = bound.copy()
     suspect = error > bound
     ties = np.zeros(len(error), bool)
-    unsure = np.zeros(len(error), bool)
+    unsure: np.ndarray = np.zeros(len(error), bool)
     if spreads is None:
         # Without a calibration only what no rounding could do counts; the rest is unknown.
         gross = np.isinf(error) | (error > 1e-2 * np.maximum(field.scale, 1e-12)) if not field.exact else suspect
@@ -190,6 +194,6 @@ def _judged(
         # Rows beyond those calibrated are neither convicted nor cleared.
         beyond = np.ones(len(error), bool)
         beyond[looked] = False
-        unsure = suspect.any(1) & beyond
+        unsure = np.logical_and(suspect.any(1), beyond)
         suspect[beyond] = False
     return Found(field, expected, actual, error, bound, suspect, ties, unsure)

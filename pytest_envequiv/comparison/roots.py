@@ -37,9 +37,12 @@ def roots(found: dict[str, Found], done: np.ndarray) -> dict[str, str]:
 
 
 def _gravity(found: Found) -> float:
-    """How far beyond its tolerance a float field goes; whole numbers come after floats of the same extent."""
-    if found.field.exact:
+    """How far beyond its tolerance a float field usually goes; whole numbers come after floats of the same extent.
+
+    Usually and not at most: an angle that wraps is a whole turn off for a moment, whatever the cause.
+    """
+    if found.field.exact or not found.wrong.any():
         return 0.0
     with np.errstate(all="ignore"):
-        share = np.where(found.wrong, found.error / np.where(found.tolerance > 0, found.tolerance, 1), 0)
-    return float(np.nanmax(share, initial=0.0))
+        share = found.error / np.where(found.tolerance > 0, found.tolerance, 1)
+    return float(np.median(np.nan_to_num(share[found.wrong], posinf=np.finfo(float).max)))

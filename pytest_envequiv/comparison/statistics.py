@@ -261,6 +261,7 @@ def judge(bettor: Bettor) -> Comparison:
         text = f"{bettor.units:,} of {plan.units:,} units: {plan.opening:,} are needed to choose what to look at"
         nan = math.nan
         return Comparison(INCONCLUSIVE, "", "", nan, nan, None, 1.0, bettor.units, None, math.inf, 0, text)
+    assert bettor.plus is not None and bettor.minus is not None  # they are there as soon as the events are
     plus, minus, bets, payoffs = bettor.plus, bettor.minus, bettor.bets, len(bettor.plus)
     complete = bettor.units == plan.units and bettor.decided_at is None
     bounds = _bound(plus, minus, bets, plan.confidence) if bets else np.ones(payoffs)
@@ -344,6 +345,7 @@ def _cuts(values: np.ndarray, levels: np.ndarray, resolution: float) -> tuple[np
 
 def _bet(bettor: Bettor, pairs: np.ndarray) -> Bettor:
     """``pairs``: float64 [n, 2, k], all after the opening. Stops at the unit that decides."""
+    assert bettor.events is not None and bettor.plus is not None and bettor.minus is not None
     happened = bettor.events.happen(pairs)
     plus = bettor.plus + np.cumsum(happened[:, 0] & ~happened[:, 1], axis=0)
     minus = bettor.minus + np.cumsum(happened[:, 1] & ~happened[:, 0], axis=0)
@@ -362,7 +364,7 @@ def _bet(bettor: Bettor, pairs: np.ndarray) -> Bettor:
     )
 
 
-def _wealth(plus: np.ndarray, minus: np.ndarray) -> np.ndarray:
+def _wealth(plus: Any, minus: Any) -> np.ndarray:
     """What 1, spread evenly over all bets in (-1, 1), has become on payoffs so often 1 and -1; same shape.
 
     The product of 1 + bet * g needs only the counts, since g is -1, 0 or 1. Its mean is an Euler integral: with p =
@@ -373,7 +375,7 @@ def _wealth(plus: np.ndarray, minus: np.ndarray) -> np.ndarray:
         return np.exp((plus + minus) * math.log(2) + betaln(plus + 1.0, minus + 1.0))
 
 
-def _bound(plus: np.ndarray, minus: np.ndarray, bets: int, confidence: float) -> np.ndarray:
+def _bound(plus: Any, minus: Any, bets: int, confidence: float) -> np.ndarray:
     """Upper confidence bound on abs(E g) of each payoff, exact for any sample size; same shape as the counts.
 
     E g = P(disagree) * (2 P(plus | disagree) - 1): a Clopper-Pearson bound on each factor, each with half of the
@@ -387,7 +389,7 @@ def _bound(plus: np.ndarray, minus: np.ndarray, bets: int, confidence: float) ->
     return _at_most(disagree, bets, miss) * (2 * lean - 1)
 
 
-def _at_most(count: np.ndarray, of: np.ndarray, miss: float) -> np.ndarray:
+def _at_most(count: Any, of: Any, miss: float) -> np.ndarray:
     """Clopper-Pearson: a bound above the probability of what happened ``count`` times, wrong with chance ``miss``."""
     others = np.asarray(of - count, np.float64)
     return np.where(others > 0, betaincinv(count + 1.0, np.maximum(others, 1.0), 1 - miss), 1.0)

@@ -7,6 +7,8 @@ state and action are compared as distributions instead.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from pytest_envequiv.backends.protocol import MASK, Outcome, State
@@ -88,18 +90,21 @@ def _distribution(bench: Bench, check: Check, progress: Progress) -> Verdict:
     verdicts = []
     for cell in range(sizes.cells):
         progress(f"drawing next states of cell {cell + 1} of {sizes.cells}", cell, sizes.cells)
-        x, y = bench.once(("drawn", cell, units), lambda cell=cell: draw(bench, cell, units))[field.name]
+        x, y = bench.once(("drawn", cell, units), partial(draw, bench, cell, units))[field.name]
         names, x, y = _columns(field, x, y)
         plan = statistics.Plan(names, alpha, sizes.margin, units, resolution=_grain(field, x))
         verdicts.append(statistics.compare(plan, x, y))
         if verdicts[-1].word == DIFFERENT:
             break
-    worst = next((v for v in verdicts if v.word == DIFFERENT), None) or next((v for v in verdicts if v.word == INCONCLUSIVE), verdicts[-1])
+    worst = next((v for v in verdicts if v.word == DIFFERENT), None) or next(
+        (v for v in verdicts if v.word == INCONCLUSIVE), verdicts[-1]
+    )
+    where = "states" if pair.injectable() else "action sequences"
     evidence = {
         "transitions": units * len(verdicts),
         "cells": len(verdicts),
         "alpha": alpha,
-        "detectable_effect": f"{worst.detectable:.2g} in a probability of one next state, {units:,} draws from each of {sizes.cells} {'states' if pair.injectable() else 'action sequences'}",
+        "detectable_effect": f"{worst.detectable:.2g} in a probability, {units:,} draws from each of {sizes.cells} {where}",
         "statistics": worst.as_json(),
     }
     if worst.word == DIFFERENT:

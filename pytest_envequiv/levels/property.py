@@ -98,14 +98,22 @@ def _conventions(bench: Bench, check: Check) -> Verdict:
 
 def _constants(bench: Bench, check: Check) -> Verdict:
     """Settings of the same name with other values: a hint where to look, a failure only if strict."""
-    ours, theirs = ({_bare(k): (k, v) for k, v in s.spec.constants.items()} for s in (bench.pair.ref, bench.pair.target))
+    ours, theirs = (
+        {_bare(k): (k, v) for k, v in s.spec.constants.items()} for s in (bench.pair.ref, bench.pair.target)
+    )
     apart = [
         f"{ours[k][0]} is {plain(ours[k][1])} in the reference, {plain(theirs[k][1])} in the target"
         for k in sorted(ours.keys() & theirs.keys())
-        if ours[k][1].shape == theirs[k][1].shape and not np.allclose(ours[k][1], theirs[k][1], rtol=1e-6, atol=0, equal_nan=True)
+        if ours[k][1].shape == theirs[k][1].shape
+        and not np.allclose(ours[k][1], theirs[k][1], rtol=1e-6, atol=0, equal_nan=True)
     ]
     word = DIFFERENT if apart and bench.settings.strict else EQUAL
-    return said(check, word, f"{len(ours.keys() & theirs.keys())} settings of the same name, {len(apart)} with other values", tuple(apart))
+    return said(
+        check,
+        word,
+        f"{len(ours.keys() & theirs.keys())} settings of the same name, {len(apart)} with other values",
+        tuple(apart),
+    )
 
 
 def _bare(name: str) -> str:
@@ -120,7 +128,11 @@ def _map(bench: Bench, check: Check) -> Verdict:
         notes = tuple(f"only in the reference: {name}" for name in found.unread)
         return said(check, EQUAL, ", ".join(f"{k} = {v}" for k, v in found.text().items())[:400], notes, evidence)
     why = found.said or "the map is incomplete"
-    hint = "; write the proposal with --envequiv-propose FILE, complete it and give it as --envequiv-contract" if found.links or found.missing else ""
+    hint = (
+        "; write the proposal with --envequiv-propose FILE, complete it and give it as --envequiv-contract"
+        if found.links or found.missing
+        else ""
+    )
     return said(check, INCONCLUSIVE, f"state cannot be injected: {why}{hint}", (), evidence)
 
 
@@ -159,7 +171,11 @@ def _outcomes(bench: Bench) -> tuple[Rows, Outcome, Outcome]:
         none = np.zeros(ROWS, int)
         rows = Rows(ours.state, shown(ours.outputs), none, action, seeds, np.arange(ROWS), none, theirs.state)
         rows = rows.doing(states.legal(action, rows, pair, rng))
-        return rows, pair.ref.step(ours.state, rows.action, seeds), pair.target_step(theirs.state, rows.action, seeds, None)
+        return (
+            rows,
+            pair.ref.step(ours.state, rows.action, seeds),
+            pair.target_step(theirs.state, rows.action, seeds, None),
+        )
 
     found: tuple[Rows, Outcome, Outcome] = bench.once("outcomes", build)
     return found
@@ -168,7 +184,7 @@ def _outcomes(bench: Bench) -> tuple[Rows, Outcome, Outcome]:
 def _contains(bench: Bench, check: Check) -> Verdict:
     pair = bench.pair
     rows, ours, theirs = _outcomes(bench)
-    notes = []
+    notes: list[str] = []
     for side, outcome in ((pair.ref, ours), (pair.target, theirs)):
         for name, space in side.spec.observation.items():
             value = outcome.outputs.get(name)
@@ -189,7 +205,10 @@ def _contains(bench: Bench, check: Check) -> Verdict:
 
 def _finite(bench: Bench, check: Check) -> Verdict:
     rows, ours, theirs = _outcomes(bench)
-    bad = {side: [k for k, v in o.outputs.items() if v.dtype.kind == "f" and not np.isfinite(v).all()] for side, o in (("reference", ours), ("target", theirs))}
+    bad = {
+        side: [k for k, v in o.outputs.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
+        for side, o in (("reference", ours), ("target", theirs))
+    }
     only = [k for k in bad["target"] if k not in bad["reference"]]
     if only:
         value = theirs.outputs[only[0]].reshape(len(rows), -1)
@@ -198,9 +217,17 @@ def _finite(bench: Bench, check: Check) -> Verdict:
         found = Divergence(
             only[0], (), plain(ours.outputs.get(only[0], np.zeros(len(rows)))[row]), plain(value[row]), None, None,
             "NaN and infinity are never equal to a number",
-            {k: plain(v[0]) for k, v in few.state.fields.items()}, {k: plain(v[0]) for k, v in few.action.items()}, source="play",
+            {k: plain(v[0]) for k, v in few.state.fields.items()}, {k: plain(v[0]) for k, v in few.action.items()},
+            source="play",
         )  # fmt: skip
-        return said(check, DIFFERENT, f"the target's {only[0]} is not finite where the reference's is", (), {"transitions": len(rows)}, found)
+        return said(
+            check,
+            DIFFERENT,
+            f"the target's {only[0]} is not finite where the reference's is",
+            (),
+            {"transitions": len(rows)},
+            found,
+        )
     notes = tuple(f"{k} is not finite on both sides at some transitions" for k in bad["target"])
     return said(check, EQUAL, "all outputs are finite", notes, {"transitions": len(rows)})
 
@@ -239,7 +266,13 @@ def _deterministic(bench: Bench, check: Check) -> Verdict:
             word = INCONCLUSIVE if side is pair.ref else DIFFERENT
             return said(check, word, f"the {who} gives another {apart} for the same state, action and seed")
         tried.append(side.name)
-    return said(check, EQUAL, f"the same twice ({', '.join(tried) or 'no side can be stepped twice'})", (), {"transitions": len(rows)})
+    return said(
+        check,
+        EQUAL,
+        f"the same twice ({', '.join(tried) or 'no side can be stepped twice'})",
+        (),
+        {"transitions": len(rows)},
+    )
 
 
 def _seeds(bench: Bench, check: Check) -> Verdict:
@@ -252,13 +285,31 @@ def _seeds(bench: Bench, check: Check) -> Verdict:
         apart = _same_outcome(first, second) if side.spec.state != "snapshot" else None
         if apart:
             who = "reference" if side is pair.ref else "target"
-            return said(check, INCONCLUSIVE if side is pair.ref else DIFFERENT, f"the {who}'s reset gives another {apart} for the same seed")
+            return said(
+                check,
+                INCONCLUSIVE if side is pair.ref else DIFFERENT,
+                f"the {who}'s reset gives another {apart} for the same seed",
+            )
         values = [v.reshape(ROWS, -1).astype(float) for k, v in first.outputs.items() if k.startswith("observation")]
-        values += [v.reshape(ROWS, -1).astype(float) for k, v in first.state.fields.items() if k not in getattr(side.backend, "free", {})]
+        values += [
+            v.reshape(ROWS, -1).astype(float)
+            for k, v in first.state.fields.items()
+            if k not in getattr(side.backend, "free", {})
+        ]
         varied[side.name] = len(np.unique(np.nan_to_num(np.concatenate(values, 1)), axis=0)) if values else 1
     if (varied["ref"] > 1) != (varied["target"] > 1):
-        return said(check, DIFFERENT, f"{ROWS} seeds give {varied['ref']} beginnings in the reference, {varied['target']} in the target")
-    return said(check, EQUAL, f"the same seed, the same beginning; {ROWS} seeds give {varied['ref']} and {varied['target']}", (), {"episodes": 2 * ROWS})
+        return said(
+            check,
+            DIFFERENT,
+            f"{ROWS} seeds give {varied['ref']} beginnings in the reference, {varied['target']} in the target",
+        )
+    return said(
+        check,
+        EQUAL,
+        f"the same seed, the same beginning; {ROWS} seeds give {varied['ref']} and {varied['target']}",
+        (),
+        {"episodes": 2 * ROWS},
+    )
 
 
 def _inputs_kept(bench: Bench, check: Check) -> Verdict:
@@ -276,7 +327,11 @@ def _inputs_kept(bench: Bench, check: Check) -> Verdict:
         for kept, now in zip(before, (state.fields, action), strict=True):
             for name in kept:
                 if not np.array_equal(kept[name], now[name], equal_nan=kept[name].dtype.kind == "f"):
-                    return said(check, DIFFERENT, f"the {'reference' if side is pair.ref else 'target'} changes its input {name} in place")
+                    return said(
+                        check,
+                        DIFFERENT,
+                        f"the {'reference' if side is pair.ref else 'target'} changes its input {name} in place",
+                    )
     return said(check, EQUAL, "inputs are as they were", (), {"transitions": len(rows)})
 
 
@@ -352,9 +407,15 @@ def _round_trip(bench: Bench, check: Check) -> Verdict:
         apart = _same_outcome(kept, written) if bench.pair.step_mode == "none needed" else None
         if apart:
             who = "reference" if side is pair.ref else "target"
-            return said(check, INCONCLUSIVE if side is pair.ref else DIFFERENT, f"the {who}'s {apart} changes when its state is read and written back")
+            return said(
+                check,
+                INCONCLUSIVE if side is pair.ref else DIFFERENT,
+                f"the {who}'s {apart} changes when its state is read and written back",
+            )
         tried.append(side.name)
-    return said(check, EQUAL, f"states survive being read and written ({', '.join(tried)})", (), {"transitions": 2 * ROWS})
+    return said(
+        check, EQUAL, f"states survive being read and written ({', '.join(tried)})", (), {"transitions": 2 * ROWS}
+    )
 
 
 def _auto_reset(bench: Bench, check: Check) -> Verdict:
@@ -362,7 +423,10 @@ def _auto_reset(bench: Bench, check: Check) -> Verdict:
     pair = bench.pair
     backend: Any = pair.target.backend
     parts = [bench.step(s) for s in ("play", "limit", "boundary")]
-    rows = Rows.join([_ends_first(p.rows, p.theirs.done) for p in parts if p is not None and p.rows.paired is None] or [_outcomes(bench)[0].take(slice(0, ROWS))])
+    rows = Rows.join(
+        [_ends_first(p.rows, p.theirs.done) for p in parts if p is not None and p.rows.paired is None]
+        or [_outcomes(bench)[0].take(slice(0, ROWS))]
+    )
     if rows.paired is None and not pair.injectable():
         return said(check, INCONCLUSIVE, "no state of the target to step from")
     state, action = pair.inject(rows), pair.target_action(rows.action)
@@ -370,7 +434,7 @@ def _auto_reset(bench: Bench, check: Check) -> Verdict:
     auto = pair.target.call("auto-resetting step", lambda: backend.auto_step(state, action, rows.seeds))
     done = auto.done
     evidence = {"transitions": len(rows), "terminations": int(done.sum())}
-    if pair.target.backend.labels["step"] == ():  # the auto-resetting step draws from another key than the plain one
+    if backend.labels["step"] == ():  # the auto-resetting step draws from another key than the plain one
         apart = _auto_apart(auto, plain_step)
         if apart:
             return said(check, DIFFERENT, apart, (), evidence)
@@ -379,7 +443,9 @@ def _auto_reset(bench: Bench, check: Check) -> Verdict:
         stale = _not_fresh(auto.take(np.flatnonzero(done)), fresh)
         if stale:
             return said(check, DIFFERENT, f"after auto-reset {stale}", (), evidence)
-    return said(check, EQUAL, f"{int(done.sum())} of {len(rows)} transitions ended and began a new episode", (), evidence)
+    return said(
+        check, EQUAL, f"{int(done.sum())} of {len(rows)} transitions ended and began a new episode", (), evidence
+    )
 
 
 def _auto_apart(auto: Outcome, plain_step: Outcome) -> str | None:
@@ -421,7 +487,11 @@ def _not_fresh(begun: Outcome, fresh: Outcome) -> str | None:
         if ((value.astype(float) < low - slack) | (value.astype(float) > high + slack)).any():
             return f"{name} is not one a reset gives"
     many, few = (
-        np.unique(np.concatenate([np.asarray(v, float).reshape(len(v), -1) for v in o.state.fields.values()], 1), axis=0, return_counts=True)[1]
+        np.unique(
+            np.concatenate([np.asarray(v, float).reshape(len(v), -1) for v in o.state.fields.values()], 1),
+            axis=0,
+            return_counts=True,
+        )[1]
         for o in (fresh, begun)
     )
     if len(few) == 1 and (many.max() / many.sum()) ** few[0] < 1e-6:
@@ -447,7 +517,8 @@ def _time_limit(bench: Bench, check: Check) -> Verdict:
         evidence = {**step.evidence, "limit": limit}
         if found.rows.any():
             row = int(np.flatnonzero(found.rows)[0])
-            text = f"{int(step.rows.clock[row]) + 1} steps into an episode the reference says {name} = {bool(found.expected[row, 0])}, the target {bool(found.actual[row, 0])}"
+            said_so = [bool(v[row, 0]) for v in (found.expected, found.actual)]
+            text = f"{int(step.rows.clock[row]) + 1} steps into an episode {name} is {said_so[0]} in the reference, {said_so[1]} in the target"
             return said(check, DIFFERENT, text, (), evidence, None, f"L2-limit-{name}")
         if ends:
             return said(check, EQUAL, f"both truncate at {limit} steps ({ends} transitions reach it)", (), evidence)
@@ -459,13 +530,19 @@ def _time_limit_by_play(bench: Bench, check: Check) -> Verdict:
     from pytest_envequiv.levels.rollout import own_lengths
 
     ours, theirs = own_lengths(bench)
-    evidence = {"episodes": len(ours) + len(theirs), "truncations": int(np.isfinite(ours).sum()), "limit": bench.pair.time_limit}
+    evidence = {
+        "episodes": len(ours) + len(theirs),
+        "truncations": int(np.isfinite(ours).sum()),
+        "limit": bench.pair.time_limit,
+    }
     known = [x[np.isfinite(x)] for x in (ours, theirs)]
     if not len(known[0]) and not len(known[1]):
         return said(check, INCONCLUSIVE, f"no episode reached the limit of {bench.pair.time_limit} steps", (), evidence)
     if not (len(known[0]) and len(known[1])) or set(known[0]) != set(known[1]):
         text = [sorted(set(x.astype(int).tolist()))[:3] or "never" for x in known]
-        return said(check, DIFFERENT, f"the reference truncates after {text[0]} steps, the target after {text[1]}", (), evidence)
+        return said(
+            check, DIFFERENT, f"the reference truncates after {text[0]} steps, the target after {text[1]}", (), evidence
+        )
     return said(check, EQUAL, f"both truncate after {int(known[0][0])} steps", (), evidence)
 
 
@@ -506,7 +583,9 @@ def _action_range(bench: Bench, check: Check) -> Verdict:
         from pytest_envequiv.levels.finding import divergence, first
 
         name = (new or wrong)[0]
-        shown_at = divergence(bench, found[name], Step("outside bounds", rows, ours, theirs, found), first(found[name], rows))
+        shown_at = divergence(
+            bench, found[name], Step("outside bounds", rows, ours, theirs, found), first(found[name], rows)
+        )
         text = f"{', '.join(new or wrong)} differ for actions outside their bounds, which the reference takes"
         return said(check, DIFFERENT, text, (), evidence, shown_at, None if new else f"L2-play-{name}")
     return said(check, EQUAL, "actions outside their bounds are taken alike", (), evidence)
@@ -523,10 +602,14 @@ def _illegal_action(bench: Bench, check: Check) -> Verdict:
     on = np.flatnonzero(~mask.all(1))[:ROWS]
     few = rows.take(on)
     few = few.doing({"action": ((~mask[on]).argmax(1) + int(space.low)).astype(space.dtype)})
-    answers = {}
+    answers: dict[str, Any] = {}
     for side in (pair.ref, pair.target):
         try:
-            outcome = side.step(few.state, few.action, few.seeds) if side is pair.ref else pair.target_step(pair.inject(few), few.action, few.seeds, None)
+            outcome = (
+                side.step(few.state, few.action, few.seeds)
+                if side is pair.ref
+                else pair.target_step(pair.inject(few), few.action, few.seeds, None)
+            )
             answers[side.name] = (outcome.done, np.asarray(outcome.outputs["reward"], float).reshape(len(few), -1))
         except BackendError as error:
             answers[side.name] = str(error)
@@ -549,7 +632,11 @@ def _answer(answer: Any) -> str:
 
 
 def _reset_fields(bench: Bench) -> list[Field]:
-    return [f for f in bench.pair.fields if f.role == "state" or f.name.startswith("observation") or f.name in ("mask", "agent")]
+    return [
+        f
+        for f in bench.pair.fields
+        if f.role == "state" or f.name.startswith("observation") or f.name in ("mask", "agent")
+    ]
 
 
 def _reset_values(bench: Bench, field: Field, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, np.ndarray]:
@@ -584,7 +671,17 @@ def _reset(bench: Bench, check: Check) -> Verdict:
         begun = bench.begun
         x, y = _reset_values(bench, field, begun.ours, begun.theirs)
         with np.errstate(all="ignore"):
-            close = (x == y) if field.exact else np.isclose(x.astype(float), y.astype(float), rtol=64 * field.eps, atol=64 * field.eps * float(field.scale.max() or 1), equal_nan=True)
+            close = (
+                (x == y)
+                if field.exact
+                else np.isclose(
+                    x.astype(float),
+                    y.astype(float),
+                    rtol=64 * field.eps,
+                    atol=64 * field.eps * float(field.scale.max() or 1),
+                    equal_nan=True,
+                )
+            )
         if not field.exact and field.role == "state":
             close |= np.isnan(x.astype(float))  # None in the reference until the first step
         if not close.all():
@@ -596,7 +693,14 @@ def _reset(bench: Bench, check: Check) -> Verdict:
                 "both sides were reset with the same draws", {}, {}, step=0, source="reset",
             )  # fmt: skip
             count = int((~close).any(1).sum())
-            return said(check, DIFFERENT, f"{field.name}: {count} of {len(x)} beginnings differ", (), {"episodes": len(x)}, found)
+            return said(
+                check,
+                DIFFERENT,
+                f"{field.name}: {count} of {len(x)} beginnings differ",
+                (),
+                {"episodes": len(x)},
+                found,
+            )
     ours, theirs = _own_resets(bench)
     x, y = (v[:, :16].astype(float) for v in _reset_values(bench, field, ours, theirs))
     if field.role == "state" and np.isnan(x).all():  # None in the reference until the first step
@@ -636,13 +740,25 @@ def _joint(bench: Bench, check: Check) -> Verdict:
         pair_of = []
         for side in (0, 1):
             u, v = (_reset_values(bench, f, ours, theirs)[side][:, k].astype(float) for f, k in ((a, i), (b, j)))
-            centre = [np.nanmean(_reset_values(bench, f, ours, theirs)[0][:, k].astype(float)) for f, k in ((a, i), (b, j))]
+            centre = [
+                np.nanmean(_reset_values(bench, f, ours, theirs)[0][:, k].astype(float)) for f, k in ((a, i), (b, j))
+            ]
             pair_of.append((u - centre[0]) * (v - centre[1]))
         columns.append(pair_of)
         names.append(f"{a.name}[{i}] x {b.name}[{j}]")
     x, y = (np.stack([c[side] for c in columns], 1) for side in (0, 1))
     result = _compared(bench, names, x, y)
-    return said(check, result.word, result.text, (), {"episodes": 2 * len(x), "statistics": result.as_json(), "detectable_effect": f"{result.detectable:.2g} in a probability"})
+    return said(
+        check,
+        result.word,
+        result.text,
+        (),
+        {
+            "episodes": 2 * len(x),
+            "statistics": result.as_json(),
+            "detectable_effect": f"{result.detectable:.2g} in a probability",
+        },
+    )
 
 
 def _invariant(bench: Bench, check: Check) -> Verdict:
@@ -650,7 +766,7 @@ def _invariant(bench: Bench, check: Check) -> Verdict:
     pair = bench.pair
     rule = next(i.rule for i in pair.contract.invariants if i.name == check.field)
     rows, ours, theirs = _outcomes(bench)
-    for side, outcome in ((pair.ref, ours), (pair.target, theirs)):
+    for side in (pair.ref, pair.target):
         values = {f.name: _own_value(pair, f, ours, theirs, rows, side is pair.ref) for f in pair.fields}
         kept = holds(rule, values, f"invariant {check.field}")
         if not kept.all():

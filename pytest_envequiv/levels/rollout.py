@@ -10,6 +10,7 @@ its own drift is the measure; where that has grown too large to tell anything, t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -86,7 +87,10 @@ def lockstep(bench: Bench) -> Lockstep:
     lanes = np.arange(min(played.episodes, bench.sizes.episodes))
     begun = len(lanes)
     state = _begun(bench, played, lanes)
-    at = [np.flatnonzero((played.rows.step == t) & (played.rows.episode < len(lanes))) for t in range(int(played.rows.step.max()) + 1)]
+    at = [
+        np.flatnonzero((played.rows.step == t) & (played.rows.episode < len(lanes)))
+        for t in range(int(played.rows.step.max()) + 1)
+    ]
     suspicious: dict[int, int] = {}  # lane -> first step that needs a closer look
     errors: dict[tuple[int, int], dict[str, tuple[np.ndarray, ...]]] = {}
     compared = terminations = truncations = 0
@@ -200,7 +204,11 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
     steps = max(length.values())
     spread = {f.name: np.zeros((len(order), steps, len(f.scale))) for f in pair.fields}
     reach = max(pair.contract.tolerance(f.name).ratio for f in pair.fields)
-    index = {(int(e), int(t)): i for i, (e, t) in enumerate(zip(played.rows.episode, played.rows.step, strict=True)) if int(e) in length}
+    index = {
+        (int(e), int(t)): i
+        for i, (e, t) in enumerate(zip(played.rows.episode, played.rows.step, strict=True))
+        if int(e) in length
+    }
     for distance in (1.0, reach):
         for number in range(SHADOWS):
             on = order
@@ -220,8 +228,14 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
                 for field in pair.fields:
                     x, y = (pair.reference_values(field, o, row.clock).astype(float) for o in (truth, outcome))
                     with np.errstate(all="ignore"):
-                        apart = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y) / (1 if field.exact else distance))
-                    spread[field.name][place, t] = np.maximum(spread[field.name][place, t], np.nan_to_num(apart, nan=np.inf))
+                        apart = np.where(
+                            (x == y) | (np.isnan(x) & np.isnan(y)),
+                            0.0,
+                            np.abs(x - y) / (1 if field.exact else distance),
+                        )
+                    spread[field.name][place, t] = np.maximum(
+                        spread[field.name][place, t], np.nan_to_num(apart, nan=np.inf)
+                    )
                 alive = np.flatnonzero(~outcome.done & ~truth.done)
                 ended_early = np.flatnonzero(outcome.done & ~truth.done)
                 for e in on[ended_early]:  # the copy ended first: nothing can be said of this episode from here
@@ -230,9 +244,9 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
                 on, state = on[alive], outcome.state.take(alive).edited()
                 if not len(on):
                     break
-    found = {}
-    for place, lane in enumerate(order.tolist()):
-        grown = {name: np.maximum.accumulate(values[place], axis=0) for name, values in spread.items()}
+    found: dict[int, tuple[int, dict[str, np.ndarray]]] = {}
+    for rank, lane in enumerate(order.tolist()):
+        grown = {name: np.maximum.accumulate(values[rank], axis=0) for name, values in spread.items()}
         horizon = steps
         for field in pair.fields:
             ratio = pair.contract.tolerance(field.name).ratio
@@ -240,7 +254,7 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
             gone = np.flatnonzero((grown[field.name] > limit).any(1) & (field.scale.max() > 0))
             if len(gone):
                 horizon = min(horizon, int(gone[0]))
-        found[lane] = (horizon, grown)
+        found[int(lane)] = (horizon, grown)
     return found
 
 
@@ -255,7 +269,14 @@ def _lockstep_verdict(bench: Bench, check: Check) -> Verdict:
         "episodes_beyond_predictability": result.lost,
     }
     if check.field in result.wrong:
-        order = sorted(result.wrong, key=lambda n: (result.wrong[n][1], next(f.role != "state" for f in pair.fields if f.name == n), n))
+        role = {f.name: f.role for f in pair.fields}
+
+        def rank(name: str) -> tuple[int, bool, bool, float, str]:
+            """The earliest; of those the state, the reward last, and what is furthest beyond its tolerance."""
+            step, error, tolerance = (result.wrong[name][k] for k in (1, 5, 6))
+            return int(step), role[name] != "state", name == "reward", -error / tolerance if tolerance else 0.0, name
+
+        order = sorted(result.wrong, key=rank)
         root = order[0]
         lane, t, i, expected, actual, error, tolerance = result.wrong[check.field]
         field = next(f for f in pair.fields if f.name == check.field)
@@ -268,7 +289,9 @@ def _lockstep_verdict(bench: Bench, check: Check) -> Verdict:
             actual=plain(actual),
             error=None if field.exact else plain(error),
             tolerance=None if field.exact else tolerance,
-            why="exact" if field.exact else "64 times the drift of the reference's own copies that are pushed by one ulp at every step",
+            why="exact"
+            if field.exact
+            else "64 times the drift of the reference's own copies that are pushed by one ulp at every step",
             state={k: plain(v[0]) for k, v in row.state.fields.items()},
             action={k: plain(v[0]) for k, v in row.action.items()},
             episode=lane,
@@ -315,11 +338,13 @@ def own_episodes(
     for wave in range(-(-units // LANES)):
         progress(f"episodes of both sides, {policy}", wave * LANES, units)
         seed = bench.settings.seed + 7_919 + 15_485_863 * wave
-        ours = play(pair.ref, LANES, bench.horizon, seed, (policy,))  # type: ignore[arg-type]
+        ours = play(pair.ref, LANES, bench.horizon, seed, (policy,))
         theirs = play(view, LANES, bench.horizon, seed if pair.reset_mode != "none" else seed + 1, (policy,))
         transitions += len(ours.rows)
         parts.append((measured(ours), measured(theirs)))
-    ours_all, theirs_all = ({k: np.concatenate([p[side][k] for p in parts])[:units] for k in STATISTICS} for side in (0, 1))
+    ours_all, theirs_all = (
+        {k: np.concatenate([p[side][k] for p in parts])[:units] for k in STATISTICS} for side in (0, 1)
+    )
     return ours_all, theirs_all, transitions
 
 
@@ -329,11 +354,15 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
     columns = pair.ref.spec.seats if check.field == "return" else 1
     # Episodes that share their draws disagree only where rounding tips a balance.
     apart = 0.05 if pair.reset_mode != "none" and pair.step_mode in ("none needed", "seed") else 0.5
-    needed = statistics.pairs_needed(sizes.margin, alpha, statistics.most_payoffs(pair.ref.spec.seats), disagreement=apart)
+    needed = statistics.pairs_needed(
+        sizes.margin, alpha, statistics.most_payoffs(pair.ref.spec.seats), disagreement=apart
+    )
     units = min(sizes.units, needed)
     results, seen = [], 0
     for policy in _policies(bench):
-        ours, theirs, transitions = bench.once(("episodes", policy, units), lambda policy=policy: own_episodes(bench, policy, units, progress))
+        ours, theirs, transitions = bench.once(
+            ("episodes", policy, units), partial(own_episodes, bench, policy, units, progress)
+        )
         x, y = ours[check.field], theirs[check.field]
         seen += transitions
         plan = statistics.Plan(
@@ -344,7 +373,13 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
             resolution=1e-4 * max(float(np.max(np.abs(x[np.isfinite(x)]), initial=0)), 1e-6),
         )
         results.append((policy, statistics.compare(plan, x, y)))
-    word = DIFFERENT if any(r.word == DIFFERENT for _, r in results) else INCONCLUSIVE if any(r.word == INCONCLUSIVE for _, r in results) else EQUAL
+    word = (
+        DIFFERENT
+        if any(r.word == DIFFERENT for _, r in results)
+        else INCONCLUSIVE
+        if any(r.word == INCONCLUSIVE for _, r in results)
+        else EQUAL
+    )
     policy, shown_result = next((p, r) for p, r in results if r.word == word)
     evidence = {
         "transitions": seen,
@@ -360,7 +395,7 @@ def own_lengths(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
     """float[episodes] on each side: the step at which an episode was truncated; NaN where it was not."""
     lengths = []
     for side in (bench.pair.ref, TargetView(bench.pair)):
-        played = play(side, LANES, bench.horizon, bench.settings.seed + 41)  # type: ignore[arg-type]
+        played = play(side, LANES, bench.horizon, bench.settings.seed + 41)
         length = np.full(LANES, np.nan)
         cut = np.asarray(played.outcome.outputs.get("truncated", np.zeros(len(played.rows), bool)), bool)
         length[played.rows.episode[cut]] = played.rows.step[cut] + 1

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 from pytest_envequiv.report import document, terminal
@@ -28,9 +29,10 @@ class Findings:
     def gathered(self) -> Iterator[tuple[dict[str, Any], list[Verdict]]]:
         """Each pair with its verdicts, in the order of the pair's checks."""
         for node, pair in sorted(self.pairs.items()):
-            order = {check: i for i, check in enumerate(pair["checks"])}
             verdicts = self.verdicts[node].values()
-            yield pair, sorted(verdicts, key=lambda v, order=order: (order.get(v.check.id, len(order)), v.check.id))
+            ranks = {check: i for i, check in enumerate(pair["checks"])}
+            ranked = [(ranks.get(v.check.id, len(ranks)), v.check.id, v) for v in verdicts]
+            yield pair, [v for _, _, v in sorted(ranked, key=itemgetter(0, 1))]
 
     def document(self) -> dict[str, Any] | None:
         """For the top level of the JSON report."""

@@ -34,7 +34,7 @@ class Matching:
 def labels(tape: Tape) -> list[tuple[object, ...]]:
     """One label a draw: kind, shape, site and which of that kind, shape and site it is."""
     counted: dict[tuple[object, ...], int] = {}
-    found = []
+    found: list[tuple[object, ...]] = []
     for draw in tape:
         key = (draw.kind, draw.shape, draw.site)
         counted[key] = counted.get(key, 0) + 1

@@ -7,14 +7,17 @@ its episode, the state it steps into is one an episode can still be in, and that
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_envequiv.backends.protocol import State
 from pytest_envequiv.contract import holds
-from pytest_envequiv.pair import Pair
 from pytest_envequiv.stimuli.play import Play, Rows, shown
 from pytest_envequiv.stimuli.policies import extremes, uniform
+
+if TYPE_CHECKING:  # a pair is handed in; nothing of it is needed to read this file
+    from pytest_envequiv.pair import Pair
 
 NEAR = (0.0, 1e-7, 1e-4, 1e-2, 3e-2, 1e-1, 2e-1)  # distances from a boundary, as a share of the field's range
 DEPTH = 3  # steps from a made-up state within which states are looked at
@@ -47,7 +50,15 @@ def from_play(pair: Pair, played: Play, count: int, seed: int) -> Rows:
     rng = np.random.default_rng([seed, 11])
     picked = np.sort(rng.choice(len(played.rows), min(count, len(played.rows)), replace=False))
     rows = played.rows.take(picked)
-    rows = Rows(State(rows.state.fields, rows.state.hidden), rows.seen, rows.clock, rows.action, rows.seeds, rows.episode, rows.step)
+    rows = Rows(
+        State(rows.state.fields, rows.state.hidden),
+        rows.seen,
+        rows.clock,
+        rows.action,
+        rows.seeds,
+        rows.episode,
+        rows.step,
+    )
     return rows.doing(legal(fresh_actions(pair, len(rows), rng), rows, pair, rng))
 
 
@@ -115,7 +126,9 @@ def ends(pair: Pair, played: Play, seed: int) -> Ends:
                 share = done.reshape(SCAN_POINTS, count).mean(1)
                 over = np.flatnonzero(share > usual + 0.2)
                 # Play itself was alive at the inner point, whatever moving it there did to the other fields.
-                limits.append(float(points[max(int(over[0]) - 1, 0)]) if len(over) else np.inf * np.sign(outer - inner or 1))
+                limits.append(
+                    float(points[max(int(over[0]) - 1, 0)]) if len(over) else np.inf * np.sign(outer - inner or 1)
+                )
             low, high = limits
             found[name, i] = (low if np.isfinite(low) else -np.inf, high if np.isfinite(high) else np.inf)
     return found
@@ -212,7 +225,11 @@ def clocks(pair: Pair, played: Play) -> list[str]:
     found = []
     for name, before in rows.state.fields.items():
         after = played.outcome.state.fields[name]
-        if before.dtype.kind in "iu" and _width(before) == 1 and np.array_equal(after[on].ravel(), before[on].ravel() + 1):
+        if (
+            before.dtype.kind in "iu"
+            and _width(before) == 1
+            and np.array_equal(after[on].ravel(), before[on].ravel() + 1)
+        ):
             found.append(name)
     return found
 
@@ -226,6 +243,8 @@ def before_limit(pair: Pair, played: Play, count: int, seed: int) -> Rows:
     base = played.rows.take(np.sort(rng.integers(0, len(played.rows), count)))
     left = rng.integers(1, 5, count)  # steps to the limit before the reference steps in
     value = np.maximum(limit - left, 0)
-    state = base.state.edited(**{n: value.reshape(base.state.fields[n].shape).astype(base.state.fields[n].dtype) for n in names})
+    state = base.state.edited(
+        **{n: value.reshape(base.state.fields[n].shape).astype(base.state.fields[n].dtype) for n in names}
+    )
     made_up = replace(base, state=state, clock=value, action=legal(fresh_actions(pair, count, rng), base, pair, rng))
     return stepped_into(pair, made_up, seed + 1)
