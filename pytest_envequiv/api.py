@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ from pytest_envequiv.judge import Judge
 from pytest_envequiv.report import document, terminal
 from pytest_envequiv.verdict import (
     DIFFERENT,
-    INCONCLUSIVE,
     LEVELS,
     Progress,
     Settings,
@@ -72,7 +70,6 @@ def compare(
     settings = Settings(
         names[0], names[1], tuple(levels), profile, seed, budget, contract=contract, output=output, strict=strict
     )
-    started = time.monotonic()
     judge = Judge(
         settings,
         progress,
@@ -80,12 +77,7 @@ def compare(
         target=None if isinstance(target, str) else target,
     )
     try:
-        verdicts = []
-        for check in judge.checks:
-            if budget is not None and time.monotonic() - started > budget:
-                verdicts.append(Verdict(check, INCONCLUSIVE, f"not run: the budget of {budget:g} s is spent"))
-            else:
-                verdicts.append(judge.run(check.id, progress))
+        verdicts = [judge.run(check.id, progress) for check in judge.checks]
         return Report(settings, tuple(verdicts), tuple(judge.notes), judge.describe())
     finally:
         judge.close()

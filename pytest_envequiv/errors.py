@@ -13,6 +13,10 @@ class ContractError(EnvequivError):
     """A contract, counterexample or option that cannot be used as written."""
 
 
+class BudgetSpent(EnvequivError):
+    """The run's time budget ended in the middle of something."""
+
+
 class BackendError(EnvequivError):
     """A backend that failed while running. ``side`` is "ref" or "target", ``where`` what it was asked to do."""
 

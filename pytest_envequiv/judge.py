@@ -16,10 +16,10 @@ from typing import Any
 
 from pytest_envequiv import contract as contracts
 from pytest_envequiv import counterexample
-from pytest_envequiv.bench import Bench, Step
+from pytest_envequiv.bench import Bench, Step, settle_draws
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.counterexample import Counterexample
-from pytest_envequiv.errors import BackendError, ContractError, EnvequivError
+from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError
 from pytest_envequiv.levels import interaction, property, rollout
 from pytest_envequiv.levels.finding import judged_step, said
 from pytest_envequiv.pair import Pair
@@ -47,11 +47,15 @@ class Judge:
     """
 
     def __init__(self, settings: Settings, progress: Progress = silent, ref: Any = None, target: Any = None):
+        started = time.monotonic()
         _sensible(settings)
         self.settings = settings
         self.contract = _contract(settings)
         self.pair = Pair(settings, self.contract, progress, ref, target)
+        if settings.budget is not None:
+            self.pair.ref.deadline = self.pair.target.deadline = started + settings.budget
         self.bench = Bench(self.pair)
+        settle_draws(self.bench)
         everything = [check for level in LEVEL.values() for check in self._listed(level)]
         self.bench.comparisons = sum(level.comparisons(self.bench) for level in self._usable())
         chosen = [check for check in everything if check.level in settings.levels]
@@ -89,6 +93,8 @@ class Judge:
         except BackendError as error:
             word = DIFFERENT if error.side == "target" else INCONCLUSIVE
             verdict = said(check, word, str(error), (), {"error": str(error)})
+        except BudgetSpent:
+            verdict = said(check, INCONCLUSIVE, f"the time budget of {self.settings.budget:g} s is spent")
         verdict.evidence["seconds"] = round(time.perf_counter() - started, 3)
         return self._accepted(verdict)
 
