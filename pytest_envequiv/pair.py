@@ -337,7 +337,7 @@ class Pair:
             found = align.propose(leaves, fields, pairs, given, free, None, shows)
         if found.missing and pairs is None:
             found = align.propose(leaves, fields, pairs, given, free, self._responses(), shows)
-        return self._without_inert(found)
+        return self._without_inert(found, pairs)
 
     def _responses(self) -> dict[str, tuple[align.Source, ...]]:
         """Push fields on both sides, each in its own play, and match those whose pushes are answered alike."""
@@ -364,10 +364,10 @@ class Pair:
         theirs = align.signatures(step_target, begun.state, names)
         return align.by_response(mine, theirs, self.target.spec.fields)
 
-    def _without_inert(self, found: StateMap) -> StateMap:
+    def _without_inert(self, found: StateMap, pairs: Pairs | None) -> StateMap:
         """Fields that could not be filled but change nothing are filled as they are after a reset."""
         if not found.missing:
-            return self._verified(found)
+            return self._verified(found, pairs)
         begun = self.target.reset(seeds_for(93, count=64))
         action = self.target_action({k: np.resize(v, (64, *v.shape[1:])) for k, v in self.sample.rows.action.items()})
         seeds = seeds_for(94, count=64)
@@ -385,9 +385,9 @@ class Pair:
                 )
                 del missing[name]
                 self.notes.append(f"state field {name!r} of the target changes no output; it is not compared")
-        return self._verified(StateMap(tuple(links), missing, found.unread, found.ambiguous))
+        return self._verified(StateMap(tuple(links), missing, found.unread, found.ambiguous), pairs)
 
-    def _verified(self, found: StateMap) -> StateMap:
+    def _verified(self, found: StateMap, pairs: Pairs | None) -> StateMap:
         """Try the map on fresh states: injected there, does at least some output come out as the reference's?"""
         if not found.complete:
             open_fields = ", ".join([*found.missing, *found.ambiguous])
@@ -408,7 +408,7 @@ class Pair:
             elif np.array_equal(x, y):
                 best = 1.0
         by_name = all(link.how in ("name", "contract", "never moving", "being a label") for link in found.links)
-        verified = best >= 0.5 or by_name or self.step_mode == "distribution" or self._begins_alike(found)
+        verified = best >= 0.5 or by_name or self.step_mode == "distribution" or self._begins_alike(found, pairs)
         said = (
             ""
             if verified
@@ -416,27 +416,23 @@ class Pair:
         )
         return StateMap(found.links, found.missing, found.unread, found.ambiguous, verified, said)
 
-    def _begins_alike(self, found: StateMap) -> bool:
-        """Whether, after fresh resets with shared draws, the map gives the very states the target is in. A port may
-        be so wrong that no output of a step agrees; the map can be right all the same."""
-        if self.reset_mode == "none":
+    def _begins_alike(self, found: StateMap, pairs: Pairs | None) -> bool:
+        """Whether, after fresh resets with shared draws and soon after, the map gives the very states the target is
+        in. A port may be so wrong that no output of a step agrees; the map can be right all the same."""
+        if self.reset_mode == "none" or pairs is None:
             return False
+        free = getattr(self.target.backend, "free", {})
         seeds = seeds_for(97, count=64)
         ours, theirs = self.reset_both(seeds)
-        clock = np.zeros(len(seeds), int)
-        free = getattr(self.target.backend, "free", {})
-        given = found.apply(ours.state, shown(ours.outputs), clock, seeds, free).fields
+        begun = Pairs(ours.state, shown(ours.outputs), np.zeros(len(seeds), int), theirs.state)
         varied = False
-        for link in found.links:
-            if link.field in free:
-                continue
-            x, y = (
-                np.asarray(v, float).reshape(len(seeds), -1)
-                for v in (given[link.field], theirs.state.fields[link.field])
-            )
-            if np.isclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True).all(1).mean() < align.ENOUGH:
-                return False
-            varied |= bool((y != y[:1]).any())
+        for some, enough in ((begun, align.ENOUGH), (pairs.until(align.EARLY[0]), 0.5)):
+            given = found.apply(some.state, some.seen, some.clock, some.clock, free).fields
+            for name in given.keys() - free.keys():
+                x, y = (np.asarray(v, float).reshape(len(v), -1) for v in (given[name], some.target.fields[name]))
+                if np.isclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True).all(1).mean() < enough:
+                    return False
+                varied |= bool((y != y[:1]).any())
         return varied
 
     # -- what is compared ----------------------------------------------------------------------------------------
@@ -508,17 +504,11 @@ class Pair:
         return Field(safe(name), role, ref, target, exact, eps, scale, live_only)
 
     def _linked(self, link: align.Link, state: State, seen: Arrays, clock: np.ndarray) -> np.ndarray:
-        """The reference's value of one linked field."""
-        single = StateMap((link,), {}, (), {})
-        return (
-            single.apply(state, seen, clock, clock, {}).fields[link.field]
-            if link.leaf.dtype[0] in "bui" or link.recode
-            else self._exactly(link, state, seen, clock)
-        )
-
-    def _exactly(self, link: align.Link, state: State, seen: Arrays, clock: np.ndarray) -> np.ndarray:
-        """As ``StateMap.apply``, without rounding to the target's precision."""
-        wide = align.Link(link.field, type(link.leaf)(link.leaf.shape, "float64"), link.sources, link.recode)
+        """The reference's value of one linked field, not squeezed into the target's precision or range: a counter
+        that overflows there has not overflowed here."""
+        kind = link.leaf.dtype[0]
+        dtype = link.leaf.dtype if link.recode or kind == "b" else "int64" if kind in "iu" else "float64"
+        wide = align.Link(link.field, type(link.leaf)(link.leaf.shape, dtype), link.sources, link.recode)
         return StateMap((wide,), {}, (), {}).apply(state, seen, clock, clock, {}).fields[link.field]
 
     def reference_values(self, field: Field, ours: Outcome, clock: np.ndarray) -> np.ndarray:
@@ -694,7 +684,8 @@ def _same_bounds(a: Space, b: Space) -> bool:
 
     def spread(bound: np.ndarray, space: Space) -> np.ndarray:
         values = np.ravel(np.broadcast_to(bound, space.shape)).astype(float)
-        return np.where(np.abs(values) > 1e38, np.sign(values) * np.inf, values)  # the largest float is no bound
+        values = np.where(values > 1e38, np.inf, values)  # the largest float is no bound
+        return np.where(values < -1e38, -np.inf, values)
 
     return all(
         np.allclose(spread(x, a), spread(y, b), rtol=1e-5, atol=1e-6) for x, y in ((a.low, b.low), (a.high, b.high))

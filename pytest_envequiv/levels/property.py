@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.backends.protocol import MASK, Arrays, Outcome, State
-from pytest_envequiv.bench import Bench
+from pytest_envequiv.bench import Bench, TargetView
 from pytest_envequiv.comparison import statistics
 from pytest_envequiv.comparison.fields import compare
 from pytest_envequiv.contract import holds
@@ -28,6 +28,7 @@ from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Diver
 
 ROWS = 64  # rows of play most checks look at
 EAGER = 4  # rows stepped operation by operation
+LONGEST_WAIT = 1_200  # steps in which some episode is hoped to end
 BEYOND = 1.7  # how far outside its bounds an action is tried
 
 
@@ -500,8 +501,37 @@ def _not_fresh(begun: Outcome, fresh: Outcome) -> str | None:
 
 
 def _after_done(bench: Bench, check: Check) -> Verdict:
-    """What stepping past the end does. Nobody promises anything here: a note."""
-    return said(check, EQUAL, "a step after the end is not part of an episode; it is not compared")
+    """One step past the end of an episode. Nobody promises anything there: a difference is one of convention."""
+    texts = [_past_the_end(bench, side) for side in (bench.pair.ref, TargetView(bench.pair))]
+    if None in texts:
+        return said(check, EQUAL, "no episode ended within reach; a step past the end was not tried")
+    if texts[0] == texts[1]:
+        return said(check, EQUAL, f"a step past the end {texts[0]} on both sides")
+    note = f"a step past the end {texts[0]} in the reference, {texts[1]} in the target"
+    return said(check, DIFFERENT if bench.settings.strict else EQUAL, note, (note,))
+
+
+def _past_the_end(bench: Bench, side: Any) -> str | None:
+    """What a side does when it is stepped once more after an episode has ended; None if none ended."""
+    seeds = seeds_for(bench.settings.seed, 42, count=ROWS)
+    rng = np.random.default_rng([bench.settings.seed, 43])
+    outcome = side.reset(seeds)
+    for _ in range(LONGEST_WAIT):
+        action = {k: uniform(s, ROWS, rng) for k, s in bench.pair.ref.spec.action.items()}
+        mask = outcome.outputs.get(MASK)
+        if mask is not None and set(action) == {"action"} and action["action"].ndim == 1:
+            legal = np.where(mask, rng.random(mask.shape), -1).argmax(1)
+            action["action"] = legal.astype(action["action"].dtype) + bench.pair.ref.spec.action["action"].low
+        outcome = side.step(outcome.state, action, seeds)
+        over = np.flatnonzero(outcome.done)
+        if len(over):
+            rows = outcome.take(over[:1])
+            try:
+                again = side.step(rows.state, {k: v[over[:1]] for k, v in action.items()}, seeds[:1])
+            except BackendError:
+                return "raises an error"
+            return "is still over" if again.done.all() else "goes on"
+    return None
 
 
 def _time_limit(bench: Bench, check: Check) -> Verdict:

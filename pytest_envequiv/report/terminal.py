@@ -58,6 +58,11 @@ def failure(verdict: Verdict, pair: Mapping[str, Any]) -> list[str]:
     if verdict.divergence is not None:
         lines += rows(divergence(verdict.divergence))
     more = [("also differ", ids(verdict.evidence.get("followers", ())))]
+    reached = verdict.evidence.get("reached_from_reset")
+    if reached:
+        more += [
+            ("from reset", f"also {reached['steps']} actions after a reset with seed {reached['seed']} (in the file)")
+        ]
     more += [("note", note) for note in verdict.notes]
     more += [("traceback", verdict.evidence.get("traceback", ""))]
     if verdict.counterexample:
@@ -177,20 +182,24 @@ def uncertain(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def differences(verdicts: Iterable[Verdict]) -> list[str]:
-    """The roots, each with what merely follows it and the command that shows it again."""
+    """The roots, one entry a field: where it shows, what merely follows, and the command that shows it again."""
     differing = [v for v in verdicts if v.word == DIFFERENT]
     shown = {v.check.id for v in differing}
+    roots: dict[str, list[Verdict]] = {}
+    for v in differing:
+        if v.follows not in shown:
+            roots.setdefault(v.check.field, []).append(v)
     lines = []
-    for root in differing:
-        if root.follows in shown:
-            continue
-        lines.append(f"DIFFERENT {root.check.id}: {root.summary}")
-        following = [v.check.id for v in differing if v.follows == root.check.id]
+    for found in roots.values():
+        ours = {v.check.id for v in found}
+        saved = next((v.counterexample for v in found if v.counterexample), None)
+        lines.append(f"DIFFERENT {found[0].check.id}: {found[0].summary}")
         lines += rows(
             [
-                ("follows", root.follows or ""),
-                ("followed by", ids(following)),
-                ("replay", replay_command(root.counterexample) if root.counterexample else ""),
+                ("follows", found[0].follows or ""),
+                ("also in", ids([v.check.id for v in found[1:]])),
+                ("followed by", ids([v.check.id for v in differing if v.follows in ours])),
+                ("replay", replay_command(saved) if saved else ""),
             ]
         )
     return lines

@@ -8,7 +8,7 @@ in numpy that steps a whole batch at once (a backend of its own).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -311,3 +311,75 @@ class PlainDrift:
     @staticmethod
     def _outside(cart):
         return PlainState(cart.tank, cart.heading, cart.v, cart.x, cart.time)
+
+
+# -- numpy, a whole batch at once ------------------------------------------------------------------------------------
+
+
+class VectorDrift:
+    """A backend of its own: arrays in, arrays out, with the generators the reference has."""
+
+    def __init__(self, bug=None):
+        self.bug = bug
+        whole = {"tank": "int64", "time": "int64"}
+        names = ["x", "v", "heading"] + ([] if bug == "state not offered" else ["tank"]) + ["time"]
+        self.spec = Spec(
+            name="VectorDrift",
+            kind="vector",
+            action=named_spaces("action", ACTION),
+            observation=named_spaces("observation", OBSERVATION),
+            fields={name: Leaf((), whole.get(name, "float64")) for name in names},
+            state="fields",
+            draws="seed",
+            batched=True,
+            time_limit=LIMIT,
+        )
+
+    def reset(self, seeds, tape=None):
+        if self.bug == "beginning by the clock":
+            seeds = seeds + np.random.randint(1 << 20, size=len(seeds))
+        drawn = []
+        for seed in seeds:
+            rng = np.random.default_rng(int(seed))
+            drawn.append([rng.uniform(*bounds) for bounds in ((-0.6, -0.2), (-0.04, 0.04), (-np.pi, np.pi))])
+            drawn[-1].append(rng.integers(8, 20))
+        x, v, heading, tank = np.array(drawn).T
+        return self._outcome(x, v, heading, tank.astype(int), np.zeros(len(seeds), int))
+
+    def step(self, state, action, seeds, tape=None):
+        fields = state.fields
+        x, v, heading, time = (fields[k] for k in ("x", "v", "heading", "time"))
+        hidden = np.full(len(x), 10) if state.hidden is None else state.hidden
+        tank = hidden if self.bug == "state not offered" else fields["tank"]
+        push = np.clip(action["action"][:, 0].astype(float), -1.0, 1.0)
+        asked = np.abs(push) > 0.5
+        push = np.where(tank == 0, 0.0, push)
+        tank = np.where(asked & (tank > 0), tank - 1, tank)
+        if self.bug == "broadcast":  # (N, 1) against (N,)
+            push = (push[:, None] * np.ones_like(v)[None, :] * (v[None, :] <= FAST + v.min())).mean(1)
+        if self.bug == "batch mean":
+            push = push + 0.1 * (push.mean() - push)
+        v = v + 0.02 * push - 0.003 * np.sin(2.0 * heading)
+        if self.bug == "global noise":
+            v = v + np.random.normal(0.0, 1e-3, len(v))
+        v = np.clip(v, -FAST, FAST)
+        x = x + v
+        v = np.where(x <= WALL, np.maximum(v, 0.0), v)
+        x = np.clip(x, WALL, 0.5)
+        heading = (heading + 5.0 * v + np.pi) % (2.0 * np.pi) - np.pi
+        after = self._outcome(x, v, heading, tank, time + 1)
+        terminated = x >= 0.5
+        reward = np.maximum(10.0 * v, -0.3) - 0.1 * push**2 + np.where(terminated, 5.0, 0.0)
+        if self.bug == "inputs changed":
+            fields["time"] += 1
+        ends = {"reward": reward, "terminated": terminated, "truncated": time + 1 >= LIMIT}
+        return Outcome(after.state, {**after.outputs, **ends})
+
+    def _outcome(self, x, v, heading, tank, time):
+        fields = {"x": x, "v": v, "heading": heading, "tank": tank, "time": time}
+        hidden = fields.pop("tank") if self.bug == "state not offered" else None
+        seen = np.stack([x, v, heading, np.sin(heading)], 1).astype(np.float32)
+        return Outcome(State(fields, hidden), {"observation": seen})
+
+    def close(self):
+        """Nothing is held open."""

@@ -145,7 +145,7 @@ class PlainMaze:
         bug = self._bug
         empty = jnp.zeros((SIZE, 2), jnp.int32)
         then = empty.at[state.before, 0].set(255)
-        now = empty.at[state.cell, 0].set(255).at[state.ghost, 1].set(jnp.minimum(100 + state.coins // 4, 255))
+        now = empty.at[state.cell, 0].set(255).at[state.ghost, 1].set(jnp.minimum(100 + state.coins.astype(jnp.int32) // 4, 255))
         if bug == "ghost left behind" and previous is not None:
             now = now.at[previous.ghost, 1].max(jnp.where(previous.ghost == state.cell, 1, 0))
         if bug == "transposed":
