@@ -104,7 +104,7 @@ def _distribution(bench: Bench, check: Check, progress: Progress) -> Verdict:
         "transitions": units * len(verdicts),
         "cells": len(verdicts),
         "alpha": alpha,
-        "detectable_effect": f"{worst.detectable:.2g} in a probability, {units:,} draws from each of {sizes.cells} {where}",
+        "detectable_effect": f"{worst.detectable:.2g} in a probability, {units:,} draws from {sizes.cells} {where}",
         "statistics": worst.as_json(),
     }
     if worst.word == DIFFERENT:

@@ -20,7 +20,7 @@ from pytest_envequiv.comparison.fields import compare
 from pytest_envequiv.contract import holds
 from pytest_envequiv.errors import BackendError
 from pytest_envequiv.levels.finding import said
-from pytest_envequiv.pair import Field
+from pytest_envequiv.pair import Field, Pair
 from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.play import Rows, resets, seeds_for, shown
 from pytest_envequiv.stimuli.policies import uniform
@@ -60,7 +60,7 @@ def checks(bench: Bench) -> list[Check]:
         found.append(Check("L1-auto_reset-step", "L1", "auto_reset", "step"))
     if pair.time_limit is not None:
         found.append(Check("L1-time_limit-truncated", "L1", "time_limit", "truncated", "costly"))
-    if any(s.kind == "box" and s.bounded for s in pair.ref.spec.action.values()):
+    if _comparable(pair) and any(s.kind == "box" and s.bounded for s in pair.ref.spec.action.values()):
         found.append(Check("L1-action_range-step", "L1", "action_range", "step"))
     if MASK in pair.sample.outcome.outputs:
         found.append(Check("L1-illegal_action-step", "L1", "illegal_action", "step"))
@@ -69,6 +69,13 @@ def checks(bench: Bench) -> list[Check]:
         found.append(Check("L1-reset-joint", "L1", "reset", "joint"))
     found += [Check(f"L1-invariant-{i.name}", "L1", "invariant", i.name) for i in pair.contract.invariants]
     return found
+
+
+def _comparable(pair: Pair) -> bool:
+    """Whether both sides can be put in the same state and given the same draws, so that one step can be compared."""
+    if pair.step_mode == "distribution" or "none" in (pair.ref.spec.state, pair.target.spec.state):
+        return False
+    return pair.injectable() or pair.reset_mode != "none"
 
 
 def comparisons(bench: Bench) -> int:
@@ -548,7 +555,8 @@ def _time_limit(bench: Bench, check: Check) -> Verdict:
         if found.rows.any():
             row = int(np.flatnonzero(found.rows)[0])
             said_so = [bool(v[row, 0]) for v in (found.expected, found.actual)]
-            text = f"{int(step.rows.clock[row]) + 1} steps into an episode {name} is {said_so[0]} in the reference, {said_so[1]} in the target"
+            when = f"{int(step.rows.clock[row]) + 1} steps into an episode"
+            text = f"{when} {name} is {said_so[0]} in the reference, {said_so[1]} in the target"
             return said(check, DIFFERENT, text, (), evidence, None, f"L2-limit-{name}")
         if ends:
             return said(check, EQUAL, f"both truncate at {limit} steps ({ends} transitions reach it)", (), evidence)
@@ -582,8 +590,6 @@ def _time_limit_by_play(bench: Bench, check: Check) -> Verdict:
 def _action_range(bench: Bench, check: Check) -> Verdict:
     """Box actions outside their bounds: if the reference takes them, the target must take them alike."""
     pair = bench.pair
-    if pair.step_mode == "distribution":
-        return said(check, EQUAL, "draws cannot be shared; actions outside the bounds are not compared")
     rows, _, _ = _outcomes(bench)
     rows = rows.take(slice(0, 4 * ROWS))
     rng = np.random.default_rng([bench.settings.seed, 37])

@@ -9,8 +9,10 @@ its own drift is the measure; where that has grown too large to tell anything, t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -258,6 +260,17 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
     return found
 
 
+def _first_wrong(bench: Bench, wrong: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """Diverging fields: the earliest; of those the state, the reward last, and what is furthest beyond its tolerance."""
+    role = {f.name: f.role for f in bench.pair.fields}
+
+    def rank(name: str) -> tuple[int, bool, bool, float, str]:
+        step, error, tolerance = (wrong[name][k] for k in (1, 5, 6))
+        return int(step), role[name] != "state", name == "reward", -error / tolerance if tolerance else 0.0, name
+
+    return sorted(wrong, key=rank)
+
+
 def _lockstep_verdict(bench: Bench, check: Check) -> Verdict:
     result = bench.once("lockstep", lambda: lockstep(bench))
     pair = bench.pair
@@ -269,14 +282,7 @@ def _lockstep_verdict(bench: Bench, check: Check) -> Verdict:
         "episodes_beyond_predictability": result.lost,
     }
     if check.field in result.wrong:
-        role = {f.name: f.role for f in pair.fields}
-
-        def rank(name: str) -> tuple[int, bool, bool, float, str]:
-            """The earliest; of those the state, the reward last, and what is furthest beyond its tolerance."""
-            step, error, tolerance = (result.wrong[name][k] for k in (1, 5, 6))
-            return int(step), role[name] != "state", name == "reward", -error / tolerance if tolerance else 0.0, name
-
-        order = sorted(result.wrong, key=rank)
+        order = _first_wrong(bench, result.wrong)
         root = order[0]
         lane, t, i, expected, actual, error, tolerance = result.wrong[check.field]
         field = next(f for f in pair.fields if f.name == check.field)
@@ -388,7 +394,11 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
         "detectable_effect": f"{max(r.detectable for _, r in results):.2g} in a probability, per policy",
         "statistics": {p: r.as_json() for p, r in results},
     }
-    return said(check, word, f"{policy}: {shown_result.text}", (), evidence)
+    follows = None
+    if word == DIFFERENT and any(c.subject == "lockstep" for c in checks(bench)):
+        wrong = bench.once("lockstep", lambda: lockstep(bench)).wrong
+        follows = f"L3-lockstep-{_first_wrong(bench, wrong)[0]}" if wrong else None
+    return said(check, word, f"{policy}: {shown_result.text}", (), evidence, None, follows)
 
 
 def own_lengths(bench: Bench) -> tuple[np.ndarray, np.ndarray]:

@@ -77,14 +77,15 @@ def divergence(found: Divergence) -> list[tuple[str, str]]:
     index = "".join(f"[{i}]" for i in found.index)
     place = [f"{name} {at}" for name, at in (("episode", found.episode), ("step", found.step)) if at is not None]
     place += [f"from {found.source}"] if found.source else []
-    distance = "exact" if found.error is None else rounded(found.error)
-    allowed = "" if found.tolerance is None else f", tolerance {rounded(found.tolerance)}"
+    distance = [] if found.error is None else [rounded(found.error)]
+    distance += [] if found.tolerance is None else [f"tolerance {rounded(found.tolerance)}"]
+    why = [f"({found.why})" if distance else found.why] if found.why else []
     return [
         ("field", found.field + index),
         ("where", ", ".join(place)),
         ("expected", show(found.expected)),
         ("actual", show(found.actual)),
-        ("error", f"{distance}{allowed}{f' ({found.why})' if found.why else ''}"),
+        ("error", " ".join([", ".join(distance), *why]).strip()),
         ("action", show(found.action)),
         ("state before", show(found.state)),
         ("draws", show(found.draws) if found.draws else ""),

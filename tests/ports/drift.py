@@ -322,7 +322,7 @@ class VectorDrift:
     def __init__(self, bug=None):
         self.bug = bug
         whole = {"tank": "int64", "time": "int64"}
-        names = ["x", "v", "heading"] + ([] if bug == "state not offered" else ["tank"]) + ["time"]
+        names = [n for n in ("x", "v", "heading", "tank", "time") if n != "heading" or bug != "state not offered"]
         self.spec = Spec(
             name="VectorDrift",
             kind="vector",
@@ -348,9 +348,9 @@ class VectorDrift:
 
     def step(self, state, action, seeds, tape=None):
         fields = state.fields
-        x, v, heading, time = (fields[k] for k in ("x", "v", "heading", "time"))
-        hidden = np.full(len(x), 10) if state.hidden is None else state.hidden
-        tank = hidden if self.bug == "state not offered" else fields["tank"]
+        x, v, tank, time = (fields[k] for k in ("x", "v", "tank", "time"))
+        hidden = np.zeros(len(x)) if state.hidden is None else state.hidden
+        heading = hidden if self.bug == "state not offered" else fields["heading"]
         push = np.clip(action["action"][:, 0].astype(float), -1.0, 1.0)
         asked = np.abs(push) > 0.5
         push = np.where(tank == 0, 0.0, push)
@@ -377,7 +377,7 @@ class VectorDrift:
 
     def _outcome(self, x, v, heading, tank, time):
         fields = {"x": x, "v": v, "heading": heading, "tank": tank, "time": time}
-        hidden = fields.pop("tank") if self.bug == "state not offered" else None
+        hidden = fields.pop("heading") if self.bug == "state not offered" else None
         seen = np.stack([x, v, heading, np.sin(heading)], 1).astype(np.float32)
         return Outcome(State(fields, hidden), {"observation": seen})
 
