@@ -1,4 +1,4 @@
-"""Brax environments: ``brax:halfcheetah?backend=spring``, or an Env object with ``reset(rng)`` and ``step(state, action)``."""
+"""Brax environments: ``brax:halfcheetah?backend=spring``, or an object with its ``reset(rng)``, ``step(state, action)``."""
 
 from __future__ import annotations
 

@@ -196,7 +196,11 @@ class JaxBackend:
             if name not in self._keys:
                 leaves.append(jnp.asarray(row[f"state.{name}"]).astype(leaf.dtype).reshape(leaf.shape))
             elif jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                leaves.append(jax.random.split(jax.random.key(row["seeds"]), leaf.shape) if leaf.shape else jax.random.key(row["seeds"]))
+                leaves.append(
+                    jax.random.split(jax.random.key(row["seeds"]), leaf.shape)
+                    if leaf.shape
+                    else jax.random.key(row["seeds"])
+                )
             else:  # a key kept in the state: the row's seed stands for it
                 leaves.append(jnp.broadcast_to(jax.random.fold_in(key, 1), leaf.shape))
         action = {k: row[f"action.{k}"] for k in self.functional.action}

@@ -5,14 +5,16 @@ Wrappers are part of the environment: the time limit's counter is state like any
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.backends.discovery import clone
 from pytest_envequiv.backends.functional import named_spaces
-from pytest_envequiv.backends.objects import Face, ObjectBackend, clone
+from pytest_envequiv.backends.lanes import Face
+from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.protocol import MASK, REWARD, TERMINATED, TRUNCATED, Backend
 from pytest_envequiv.errors import OpenError
 
@@ -53,27 +55,20 @@ def from_factory(first: Any, make: Callable[[], Any], name: str) -> Backend:
     """``first`` is one made environment, to look at; ``make`` makes more of them."""
     action = named_spaces("action", first.action_space)
     observation = named_spaces("observation", first.observation_space)
-    nested = not (set(action) == {"action"})
+    nested = set(action) != {"action"}
 
     def reset(environment: Any, seed: int | None) -> dict[str, Any]:
         seen, info = environment.reset(seed=seed) if seed is not None else environment.reset()
-        return {**_observations(seen), **_mask(info)}
+        return {name: values[0] for name, values in {**_observations([seen]), **_masks([info])}.items()}
 
-    def step(environment: Any, chosen: Any) -> dict[str, Any]:
-        if nested:
-            chosen = _packed(environment.action_space, chosen)
-        seen, reward, terminated, truncated, info = environment.step(chosen)
-        return {
-            **_observations(seen),
-            **_mask(info),
-            REWARD: reward,
-            TERMINATED: terminated,
-            TRUNCATED: truncated,
-        }
+    def stepper(environment: Any) -> Callable[[Any], Any]:
+        if not nested:
+            return environment.step  # type: ignore[no-any-return]
+        return lambda chosen: environment.step(_packed(environment.action_space, chosen))
 
-    def install(environment: Any, generator: Any) -> None:
-        environment.unwrapped._np_random = generator
-        environment.unwrapped._np_random_seed = -1
+    def outputs(returned: Sequence[Any]) -> dict[str, Sequence[Any]]:
+        seen, reward, terminated, truncated, info = zip(*returned, strict=True)
+        return {**_observations(seen), **_masks(info), REWARD: reward, TERMINATED: terminated, TRUNCATED: truncated}
 
     made = [first]  # the object that was opened to look at is the first to be used
     return ObjectBackend(
@@ -82,11 +77,10 @@ def from_factory(first: Any, make: Callable[[], Any], name: str) -> Backend:
             kind="gymnasium",
             make=lambda: made.pop() if made else make(),
             reset=reset,
-            step=step,
+            stepper=stepper,
+            outputs=outputs,
             action=action,
             observation=observation,
-            generator=lambda environment: environment.unwrapped.np_random,
-            install=install,
             time_limit=_limit(first),
             conventions={"auto_reset": "none", "done": "separate"},
             versions={"gymnasium": version("gymnasium")},
@@ -99,21 +93,25 @@ def _limit(environment: Any) -> int | None:
     return getattr(spec, "max_episode_steps", None)
 
 
-def _observations(seen: Any) -> dict[str, Any]:
-    if isinstance(seen, dict):
-        return {f"observation.{k}{n.removeprefix('observation')}": v for k in seen for n, v in _observations(seen[k]).items()}
-    if isinstance(seen, tuple):
-        return {
-            f"observation.{i}{n.removeprefix('observation')}": v
-            for i, part in enumerate(seen)
-            for n, v in _observations(part).items()
-        }
-    return {"observation": seen}
+def _observations(seen: Sequence[Any], name: str = "observation") -> dict[str, Sequence[Any]]:
+    """B observations as columns: "observation", or "observation.<key>" for each part of a dict or tuple."""
+    first = seen[0]
+    if isinstance(first, dict):
+        parts: Any = first.items()
+    elif isinstance(first, tuple):
+        parts = enumerate(first)
+    else:
+        return {name: seen}
+    return {k: v for key, _ in parts for k, v in _observations([s[key] for s in seen], f"{name}.{key}").items()}
 
 
-def _mask(info: Any) -> dict[str, Any]:
-    mask = info.get("action_mask") if isinstance(info, dict) else None
-    return {} if mask is None else {MASK: np.asarray(mask).astype(bool)}
+def _masks(info: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """The legal actions, where the environment tells them; all of them where it happens not to."""
+    if not any(info):
+        return {}
+    masks = [i.get("action_mask") for i in info]
+    known = [m for m in masks if m is not None]
+    return {MASK: [np.ones_like(known[0]) if m is None else m for m in masks]} if known else {}
 
 
 def _packed(space: Any, row: dict[str, Any], root: str = "action") -> Any:

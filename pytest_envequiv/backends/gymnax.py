@@ -19,9 +19,7 @@ def open_name(rest: str, options: dict[str, Any]) -> Backend:
     try:
         import gymnax
     except ImportError as error:
-        raise OpenError(
-            f"gymnax:{rest}: {error}; install it with: pip install 'pytest-envequiv[gymnax]'"
-        ) from error
+        raise OpenError(f"gymnax:{rest}: {error}; install it with: pip install 'pytest-envequiv[gymnax]'") from error
     if rest not in gymnax.registered_envs:
         from difflib import get_close_matches
 

@@ -1,61 +1,38 @@
-"""Stateful Python environments behind the batched protocol: one object per lane, stepped in a loop.
+"""Stateful Python environments behind the batched protocol: one object per lane.
 
 ``gymnasium.py``, ``pettingzoo.py`` and ``plain.py`` say how one object is made, reset and stepped (a ``Face``);
-the state is discovered here, and whether it can really be written back is tried before it is believed.
+``probing.py`` finds where its state is and what else can be done with it.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.backends import discovery, tapes
-from pytest_envequiv.backends.discovery import Codec, Place
-from pytest_envequiv.backends.protocol import MASK, Arrays, Leaf, Outcome, Space, Spec, State, Tape
+from pytest_envequiv.backends import tapes
+from pytest_envequiv.backends.discovery import clone
+from pytest_envequiv.backends.lanes import Face, Lane, global_state_kept, seed_globally, transposed
+from pytest_envequiv.backends.probing import probe, warm
+from pytest_envequiv.backends.protocol import (
+    DONE,
+    MASK,
+    REWARD,
+    TERMINATED,
+    TRUNCATED,
+    Arrays,
+    Leaf,
+    Outcome,
+    Spec,
+    State,
+    Tape,
+)
 
 LANES = 65_536  # a token is serial * LANES + lane
-POOL = 128  # objects kept for lanes, if states can be written; others get as many as they have rows
-PROBE_EPISODES, PROBE_STEPS, TRIALS = 8, 64, 12
-
-
-@dataclass(frozen=True)
-class Face:
-    """How a library's environment object is made, reset and stepped. Outputs are named as in ``Outcome``.
-
-    reset(environment, seed)    begin an episode; seed None: continue with the present generator. -> outputs
-    step(environment, action)   action: one row of the action arrays. -> outputs
-    generator / install         read or replace the numpy Generator it draws from; None where it has none.
-    """
-
-    name: str
-    kind: str
-    make: Callable[[], Any]
-    reset: Callable[[Any, int | None], dict[str, Any]]
-    step: Callable[[Any, Any], dict[str, Any]]
-    action: Mapping[str, Space]
-    observation: Mapping[str, Space]
-    generator: Callable[[Any], Any] | None = None
-    install: Callable[[Any, Any], None] | None = None
-    time_limit: int | None = None
-    seats: int = 1
-    conventions: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass
-class Lane:
-    """One environment object and where its leaves are; ``token`` names the state it is in."""
-
-    environment: Any
-    places: dict[str, Place]
-    token: int = -1
-    number: int = LANES - 1
-    over: bool = True  # nobody is in the middle of an episode here
+KEPT = {"fields": 128, "snapshot": 0, "none": LANES}  # objects kept to be stepped in place
+SPARE = 64  # objects that other states are written to
 
 
 class ObjectBackend:
@@ -63,336 +40,233 @@ class ObjectBackend:
 
     def __init__(self, face: Face):
         self.face = face
+        self.found = found = probe(face)
         self._lanes: list[Lane] = []
+        self._spare: list[Lane] = []
+        self._tokens = np.full(LANES, -2, np.int64)  # the state each lane is in; -1 is none
+        self._over = np.ones(LANES, bool)  # lanes whose episode has ended
         self._serial = 0
-        self._codecs: dict[str, Codec] = {}
-        self._restored: dict[str, Any] = {}
-        self._stochastic = False
-        first = face.make()
-        face.reset(first, 0)
-        self._tape = self._can_record(first)
-        self._several = self._can_copy(first)
-        constants, mode = self._discover(first)
-        self._scratch = Lane(first, self._places(first))
-        draws: Literal["tape", "seed", "none"] = "tape" if self._tape else "seed" if self._reproduces(first) else "none"
+        self._most = KEPT[found.state], SPARE
+        if found.alone:
+            self._most = (0, 1) if found.state == "fields" else (1, 0)
+            (self._spare if found.state == "fields" else self._lanes).append(self._lane(found.example))
         self.spec = Spec(
             name=face.name,
             kind=face.kind,
             action=face.action,
             observation=face.observation,
-            fields={k: Leaf(c.shape, c.dtype) for k, c in self._codecs.items()},
-            state=mode,
-            draws=draws,
+            fields={name: Leaf(codec.shape, codec.dtype) for name, (_, codec) in found.memory.places.items()},
+            state=found.state,
+            draws=found.draws,
             time_limit=face.time_limit,
             seats=face.seats,
-            constants=constants,
+            constants=found.constants,
             conventions=face.conventions,
             versions=face.versions,
-            notes=face.notes,
+            notes=(*face.notes, *found.notes),
         )
 
     # -- what the protocol asks for ------------------------------------------------------------------------------
 
     def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
-        played = None if tape is None else tapes.scatter(tape, len(seeds))
-        rows, raw, logs, hidden = [], [], [], []
-        for i, (lane, seed) in enumerate(zip(self._free(len(seeds)), np.asarray(seeds).tolist(), strict=True)):
-            environment = lane.environment
-            if self._tape and self.face.install:
-                source = tapes.generator(seed) if played is None else tapes.player(seed, played[i])
-                self.face.install(environment, source)
-                row = self.face.reset(environment, None)
-                logs.append([] if played is not None else source.log)
-                if played is None:
-                    source.log = []
-            else:
-                row = self.face.reset(environment, seed)
-            lane.over = False
-            alone = lane is self._scratch
-            rows.append({k: np.array(v) for k, v in row.items()} if alone else row)
-            raw.append(self._read(lane, alone))
-            hidden.append(self._hidden(lane))
-        return self._outcome(rows, raw, hidden, tape if tape is not None else self._gathered(logs))
+        listed, sources = np.asarray(seeds).tolist(), self.found.sources
+        played = [None] * len(listed) if tape is None else tapes.scatter(tape, len(listed))
+        parts: list[Outcome] = []
+        logs: list[list[tapes.Made]] = []
+        with self._global_state():
+            for lanes, numbers in self._begun(len(listed)):
+                rows = slice(len(logs), len(logs) + len(lanes))
+                begun = [
+                    sources.reset(self.face, lane, seed, values)
+                    for lane, seed, values in zip(lanes, listed[rows], played[rows], strict=True)
+                ]
+                logs += _taken(lanes)
+                if self.spec.state == "snapshot":
+                    lanes = [self._lane(clone(lane.environment)) for lane in lanes]
+                parts.append(self._outcome(lanes, numbers, transposed(begun)))
+        return _joined(parts, None if sources.recorded is None else tape or tapes.gather(logs))
 
     def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
-        face = self.face
+        listed, actions = np.asarray(seeds).tolist(), self._actions(action)
         played = None if tape is None else tapes.scatter(tape, len(state))
-        plain = set(action) == {"action"}
-        # Plain Python integers are what a discrete environment expects.
-        columns = {k: v.tolist() if face.action[k].kind == "discrete" and v.ndim == 1 else v for k, v in action.items()}
-        listed = np.asarray(seeds).tolist()
-        rows, raw, logs, hidden = [], [], [], []
-        recording = self._tape and self._stochastic
-        for i in range(len(state)):
-            lane, moved = self._placed(state, i)
-            environment = lane.environment
-            source = None
-            if played is not None and face.install:
-                source = tapes.player(listed[i], played[i])
-                face.install(environment, source)
-            elif recording and face.install and face.generator:
-                if moved or type(source := face.generator(environment)) is not tapes.Recorder:
-                    source = tapes.generator(listed[i])
-                    face.install(environment, source)
-                source.log = []
-            row = face.step(environment, columns["action"][i] if plain else {k: v[i] for k, v in columns.items()})
-            if recording and played is None and source is not None:
-                logs.append(source.log)
-            alone = moved and self.spec.state == "fields"
-            rows.append({k: np.array(v) for k, v in row.items()} if alone else row)
-            raw.append(self._read(lane, alone))
-            hidden.append(self._hidden(lane))
-            lane.over = _ended(row)
-        return self._outcome(rows, raw, hidden, tape if tape is not None else self._gathered(logs))
+        parts, logs = [], []
+        with self._global_state():
+            for rows, lanes, numbers in self._placed(state, listed):
+                if played is None and not self.found.sources.globally:
+                    returned = [lane.step(chosen) for lane, chosen in zip(lanes, actions[rows], strict=True)]
+                else:
+                    returned = self._carefully(lanes, actions[rows], listed[rows], played and played[rows])
+                logs += _taken(lanes)
+                parts.append(self._outcome(lanes, numbers, self.face.outputs(returned)))
+        return _joined(parts, None if not self.found.tape else tape or tapes.gather(logs))
 
     def close(self) -> None:
-        for lane in [*self._lanes, self._scratch]:
+        for lane in [*self._lanes, *self._spare]:
             close = getattr(lane.environment, "close", None)
             if close:
                 close()
 
     # -- lanes ---------------------------------------------------------------------------------------------------
 
-    def _free(self, count: int) -> list[Lane]:
-        """Lanes for ``count`` new episodes: those whose episode is over, new ones up to POOL, then the longest unused."""
-        if not self._several:
-            return [self._scratch] * count
-        if self.spec.state == "snapshot":
-            return [self._lane(self._new()) for _ in range(count)]
-        chosen = [lane for lane in self._lanes if lane.over][:count]
-        while len(chosen) < count and (len(self._lanes) < POOL or self.spec.state == "none"):
-            self._lanes.append(self._lane(self._new()))
-            self._lanes[-1].number = len(self._lanes) - 1
-            chosen.append(self._lanes[-1])
-        if len(chosen) < count:
-            taken = set(map(id, chosen))
-            chosen += sorted((lane for lane in self._lanes if id(lane) not in taken), key=lambda lane: lane.token)
-        return [chosen[i % len(chosen)] for i in range(count)]
-
     def _lane(self, environment: Any) -> Lane:
-        return Lane(environment, self._places(environment))
+        lane = Lane(environment, self.face.stepper(environment))
+        self.found.sources.follow(lane)
+        lane.constants = self.found.memory.constants(environment)
+        return lane
 
-    def _new(self) -> Any:
-        environment = self.face.make()
-        self.face.reset(environment, 0)
-        return environment
+    def _grown(self, lanes: list[Lane], count: int) -> list[Lane]:
+        """The first ``count`` of the lanes; new objects are made as they are needed."""
+        while len(lanes) < count:
+            lanes.append(self._lane(warm(self.face, self.face.make())))
+        return lanes[:count]
 
-    def _hidden(self, lane: Lane) -> Any:
+    def _begun(self, count: int) -> Iterator[tuple[list[Lane], np.ndarray]]:
+        """Objects for ``count`` new episodes, in batches of different ones, with their lane's number or -1."""
+        kept, spare = self._most
+        done = 0
+        while done < count and (kept and (not done or not spare)):
+            numbers = self._free(min(kept, count - done))
+            for lane in (lanes := [self._lanes[n] for n in numbers.tolist()]):
+                changed = self.found.memory.changed(lane)
+                if changed is not None:
+                    raise RuntimeError(
+                        f"its attribute {changed!r} changed in play, which it never did while its state was looked "
+                        "for: states are not read completely"
+                    )
+            yield lanes, numbers
+            done += len(lanes)
+        for start in range(done, count, spare or 1):
+            size = min(spare, count - start)
+            yield self._grown(self._spare, size), np.full(size, -1)
+
+    def _free(self, count: int) -> np.ndarray:
+        """Numbers of ``count`` lanes: those whose episode is over, then new ones, then the longest unused."""
+        over = np.flatnonzero(self._over[: len(self._lanes)])[:count]
+        before = len(self._lanes)
+        self._grown(self._lanes, min(self._most[0], before + count - len(over)))
+        numbers = np.concatenate([over, np.arange(before, len(self._lanes))])
+        if len(numbers) < count:
+            others = np.setdiff1d(np.arange(len(self._lanes)), numbers)
+            numbers = np.concatenate([numbers, others[np.argsort(self._tokens[others], kind="stable")]])[:count]
+        return numbers
+
+    def _placed(self, state: State, seeds: list[int]) -> Iterator[tuple[slice, list[Lane], np.ndarray]]:
+        """Rows of ``state`` with different lanes that stand in them, and the lanes' numbers or -1."""
+        count, (_, spare) = len(state), self._most
         if self.spec.state == "snapshot":
-            return lane.environment
-        if lane is self._scratch and self.spec.state == "fields":
-            return -1
-        self._serial += 1
-        lane.token = self._serial * LANES + lane.number
-        return lane.token
-
-    def _placed(self, state: State, i: int) -> tuple[Lane, bool]:
-        """A lane standing in row i of ``state``, and whether it had to be put there."""
-        token = None if state.hidden is None else state.hidden[i]
-        if self.spec.state == "snapshot":
-            if token is None:
-                raise ValueError("its state can be restored but not edited")
-            environment = clone(token)
-            return Lane(environment, self._places(environment)), True
-        if token is not None and token >= 0:
-            place = int(token) % LANES
-            lane = self._scratch if place == LANES - 1 else self._lanes[place]
-            if lane.token == token:
-                return lane, False
+            yield slice(0, count), self._copied(state, seeds), np.full(count, -1)
+            return
+        here = self._standing(state)
+        if state.hidden is not None and here.all():
+            numbers = state.hidden % LANES
+            yield slice(0, count), [self._lanes[n] for n in numbers.tolist()], numbers
+            return
         if self.spec.state == "none":
-            raise ValueError("its state can neither be read nor restored, and this lane has moved on")
-        self._write(self._scratch, {k: state.fields[k][i] for k in self._codecs})
-        return self._scratch, True
+            raise ValueError("its state can be neither read nor restored, and this episode has moved on")
+        for start in range(0, count, spare):
+            rows = slice(start, min(start + spare, count))
+            yield rows, *self._written(state.take(rows), seeds[rows])
 
-    def _places(self, environment: Any) -> dict[str, Place]:
-        return discovery.walk(environment)
+    def _standing(self, state: State) -> np.ndarray:
+        """bool[B]: rows whose lane is still in just that state. Of rows with the same lane only the first is."""
+        tokens = state.hidden
+        if tokens is None:
+            return np.zeros(len(state), bool)
+        here = self._tokens[tokens % LANES] == tokens
+        if len(set(tokens.tolist())) < len(tokens):
+            first = np.zeros(len(tokens), bool)
+            first[np.unique(tokens, return_index=True)[1]] = True
+            here &= first
+        return here
 
-    def _read(self, lane: Lane, copied: bool) -> list[Any]:
-        values = [discovery.get(lane.places[name]) for name in self._codecs]
-        return [discovery.copied(v) for v in values] if copied else values
+    def _copied(self, state: State, seeds: list[int]) -> list[Lane]:
+        if state.hidden is None:
+            raise ValueError("its state can be restored but not edited")
+        lanes = [self._lane(clone(environment)) for environment in state.hidden]
+        for lane, seed in zip(lanes, seeds, strict=True):
+            lane.restart(seed)
+        return lanes
 
-    def _write(self, lane: Lane, row: Mapping[str, np.ndarray]) -> None:
-        for name, codec in self._codecs.items():
-            discovery.put(lane.places[name], codec.decode(row[name]))
-        for name, value in self._restored.items():
-            discovery.put(lane.places[name], copy.copy(value))
+    def _written(self, state: State, seeds: list[int]) -> tuple[list[Lane], np.ndarray]:
+        """Lanes that still stand in their state, and spare ones that are written to."""
+        here = self._standing(state)
+        moved = np.flatnonzero(~here)
+        spare = self._grown(self._spare, len(moved))
+        self.found.memory.write(spare, {name: column[moved] for name, column in state.fields.items()})
+        for lane, i in zip(spare, moved.tolist(), strict=True):
+            lane.restart(seeds[i])
+        if state.hidden is None:
+            return spare, np.full(len(state), -1)
+        numbers, left = np.where(here, state.hidden % LANES, -1), iter(spare)
+        return [next(left) if n < 0 else self._lanes[n] for n in numbers.tolist()], numbers
 
-    def _gathered(self, logs: list[Any]) -> Tape | None:
-        return tapes.gather(logs) if self._tape else None
+    def _carefully(
+        self, lanes: list[Lane], actions: list[Any], seeds: list[int], played: list[list[tapes.Made]] | None
+    ) -> list[Any]:
+        """What the steps return, each with its own tape or its own seed of the global generators."""
+        returned = []
+        for i, lane in enumerate(lanes):
+            if self.found.sources.globally:
+                seed_globally(seeds[i])
+            lane.play(None if played is None else played[i])
+            try:
+                returned.append(lane.step(actions[i]))
+            finally:
+                lane.play(None)
+        return returned
 
-    def _outcome(self, rows: list[dict[str, Any]], raw: list[Any], hidden: list[Any], tape: Tape | None) -> Outcome:
-        outputs = {k: np.array([row[k] for row in rows]) for k in rows[0]}
-        fields = {
-            name: codec.encode(list(column))
-            for (name, codec), column in zip(self._codecs.items(), zip(*raw, strict=True), strict=True)
+    # -- arrays --------------------------------------------------------------------------------------------------
+
+    def _actions(self, action: Arrays) -> list[Any]:
+        """B actions: Python integers are what a discrete environment expects; arrays are its own to change."""
+        columns = {
+            name: value.tolist()
+            if self.face.action[name].kind == "discrete" and value.ndim == 1
+            else list(value.copy())
+            for name, value in action.items()
         }
+        if set(columns) == {"action"}:
+            return columns["action"]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _outcome(self, lanes: list[Lane], numbers: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> Outcome:
+        outputs = {name: _column(name, values) for name, values in columns.items()}
         if self.spec.state == "snapshot":
-            tokens = np.empty(len(hidden), object)
-            tokens[:] = hidden
-        else:
-            tokens = np.array(hidden, np.int64)
-        return Outcome(State(fields, tokens), outputs, tape)
+            hidden = np.empty(len(lanes), object)
+            hidden[:] = [lane.environment for lane in lanes]
+            return Outcome(State({}, hidden), outputs)
+        self._serial += 1
+        tokens = np.where(numbers < 0, -1, self._serial * LANES + numbers)
+        outcome = Outcome(State(self.found.memory.read(lanes), tokens), outputs)
+        kept = tokens >= 0
+        self._tokens[numbers[kept]] = tokens[kept]
+        self._over[numbers[kept]] = outcome.done[kept]
+        return outcome
 
-    # -- what it can do ------------------------------------------------------------------------------------------
-
-    def _can_record(self, environment: Any) -> bool:
-        """Whether resetting with our recorder draws exactly what resetting with a seed draws."""
-        if not self.face.install:
-            return False
-        for seed in (1, 2):
-            seeded = self.face.reset(environment, seed)
-            seeded = {k: np.array(v) for k, v in seeded.items()}
-            self.face.install(environment, tapes.generator(seed))
-            recorded = self.face.reset(environment, None)
-            if not _equal(seeded, recorded):
-                return False
-        return True
-
-    def _reproduces(self, environment: Any) -> bool:
-        once = {k: np.array(v) for k, v in self.face.reset(environment, 7).items()}
-        return _equal(once, self.face.reset(environment, 7))
-
-    def _can_copy(self, environment: Any) -> bool:
-        """Whether more objects of the kind can be had; if not, there is one lane and every row is written to it."""
-        try:
-            self._spare = self.face.make()
-        except Exception:  # a lone object that cannot be copied
-            return False
-        return self._spare is not environment
-
-    def _discover(self, environment: Any) -> tuple[dict[str, np.ndarray], Literal["fields", "snapshot", "none"]]:
-        """Find the fields by playing; then try whether writing them (or copying the object) restores a state."""
-        live, after = self._probe(environment)
-        names = [n for n in live[0] if all(n in s for s in live)]
-        moving = [n for n in names if any(not discovery.same(s[n], live[0][n]) for s in live[1:])]
-        self._restored = {
-            n: live[-1][n]
-            for n in names
-            if n not in moving and any(n in s and not discovery.same(s[n], live[-1][n]) for s in after)
-        }
-        codecs = {n: Codec.of([s[n] for s in live]) for n in moving}
-        still = {n: discovery.as_array(live[0][n]) for n in names if n not in moving and n not in self._restored}
-        constants = {n: v.astype(float) for n, v in still.items() if v is not None and v.size <= 64}
-        self._codecs = {n: c for n, c in codecs.items() if c is not None}
-        if len(self._codecs) == len(codecs) and self._restores(environment, by_writing=True):
-            return constants, "fields"
-        self._codecs, self._restored = {}, {}  # what cannot be written back whole is not offered in parts
-        if self._several and self._restores(environment, by_writing=False):
-            return constants, "snapshot"
-        return constants, "none"
-
-    def _probe(self, environment: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Leaf values over a few episodes of random play: while alive, and after the end."""
-        live, after = [], []
-        rng = np.random.default_rng(0)
-        for episode in range(PROBE_EPISODES):
-            outputs = self._reset_for_probe(environment, episode)
-            for t in range(PROBE_STEPS):
-                if t:  # some leaves only take their type with the first step
-                    live.append(discovery.snapshot(self._places(environment)))
-                outputs = self.face.step(environment, self._random_action(rng, outputs))
-                if self._tape and self.face.generator:
-                    source = self.face.generator(environment)
-                    self._stochastic |= bool(getattr(source, "log", ()))
-                    source.log = []
-                if _ended(outputs):
-                    after.append(discovery.snapshot(self._places(environment)))
-                    break
-            self._reset_for_probe(environment, episode + 100)
-            live.insert(0, discovery.snapshot(self._places(environment)))
-        return live, after
-
-    def _reset_for_probe(self, environment: Any, seed: int) -> dict[str, Any]:
-        if self._tape and self.face.install:
-            source = tapes.generator(seed)
-            self.face.install(environment, source)
-            outputs = self.face.reset(environment, None)
-            source.log = []
-            return outputs
-        return self.face.reset(environment, seed)
-
-    def _random_action(self, rng: np.random.Generator, outputs: dict[str, Any]) -> Any:
-        row = {k: sample_action(s, rng, outputs.get(MASK)) for k, s in self.face.action.items()}
-        return row["action"] if set(row) == {"action"} else row
-
-    def _restores(self, environment: Any, by_writing: bool) -> bool:
-        """Step from remembered states again, in an object with another history: is everything as it was?"""
-        rng = np.random.default_rng(1)
-        remembered = []
-        try:
-            for trial in range(TRIALS):
-                outputs = self._reset_for_probe(environment, 200 + trial)
-                for _ in range(int(rng.integers(0, 12))):
-                    before = outputs
-                    outputs = self.face.step(environment, self._random_action(rng, outputs))
-                    if _ended(outputs):
-                        outputs = self._reset_for_probe(environment, 300 + trial)
-                        break
-                    del before
-                action = self._random_action(rng, outputs)
-                lane = Lane(environment, self._places(environment))
-                state = self._read(lane, True) if by_writing else clone(environment)
-                generator = self.face.generator(environment) if self.face.generator else None
-                stream = copy.deepcopy(generator.bit_generator.state) if generator is not None else None
-                row = {k: np.array(v) for k, v in self.face.step(environment, action).items()}
-                # What lies past the end of an episode is nobody's state.
-                then = None if _ended(row) else discovery.snapshot({n: lane.places[n] for n in self._codecs})
-                remembered.append((state, stream, action, row, then))
-            for state, stream, action, row, then in remembered:
-                if by_writing:
-                    self._reset_for_probe(environment, 999)
-                    lane = Lane(environment, self._places(environment))
-                    encoded = {n: c.encode([v])[0] for (n, c), v in zip(self._codecs.items(), state, strict=True)}
-                    self._write(lane, encoded)
-                else:
-                    lane = Lane(state, self._places(state))
-                if stream is not None and self.face.install:
-                    fresh = tapes.generator(0)
-                    fresh.bit_generator.state = stream
-                    self.face.install(lane.environment, fresh)
-                again = self.face.step(lane.environment, action)
-                now = discovery.snapshot({n: lane.places[n] for n in self._codecs})
-                if not _equal(row, again):
-                    return False
-                if then is not None and not all(discovery.same(now[n], then[n]) for n in then):
-                    return False
-        except Exception:  # whatever goes wrong, the state cannot be restored this way
-            return False
-        return True
+    def _global_state(self) -> Any:
+        return global_state_kept() if self.found.sources.globally else nullcontext()
 
 
-def clone(environment: Any, memo: dict[int, Any] | None = None) -> Any:
-    """A deep copy, attribute by attribute: many environments define a copy that forgets the episode (EzPickle)."""
-    memo = {} if memo is None else memo
-    if not hasattr(environment, "__dict__"):
-        return copy.deepcopy(environment, memo)
-    inner = {k: v for k, v in vars(environment).items() if k in ("env", "_env", "aec_env") and hasattr(v, "step")}
-    twin = object.__new__(type(environment))
-    memo[id(environment)] = twin
-    for key, value in inner.items():
-        memo[id(value)] = memo.get(id(value)) or clone(value, memo)
-    twin.__dict__.update({key: copy.deepcopy(value, memo) for key, value in vars(environment).items()})
-    return twin
+def _taken(lanes: list[Lane]) -> list[list[tapes.Made]]:
+    """What each lane has drawn since it was last asked."""
+    logs = [lane.log for lane in lanes]
+    if not any(logs):
+        return [[]] * len(lanes)
+    taken = [log.copy() for log in logs]
+    for log in logs:
+        log.clear()
+    return taken
 
 
-def _ended(outputs: dict[str, Any]) -> bool:
-    return bool(outputs.get("terminated") or outputs.get("truncated") or outputs.get("done"))
+def _column(name: str, values: Sequence[Any]) -> np.ndarray:
+    if name in (TERMINATED, TRUNCATED, DONE, MASK):
+        return np.array(values, bool)
+    array = np.array(values)
+    return array.astype(float) if name == REWARD and array.dtype.kind != "f" else array
 
 
-def _equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(_equal_arrays(np.asarray(a[k]), np.asarray(b[k])) for k in a)
-
-
-def _equal_arrays(x: np.ndarray, y: np.ndarray) -> bool:
-    return x.shape == y.shape and bool(np.array_equal(x, y, equal_nan=x.dtype.kind == "f" and y.dtype.kind == "f"))
-
-
-def sample_action(space: Space, rng: np.random.Generator, mask: Any = None) -> Any:
-    """One random action inside ``space``; a legal one where a mask (n,) is given."""
-    if space.kind == "discrete":
-        if mask is not None and space.shape == () and np.any(mask):
-            return int(rng.choice(np.flatnonzero(mask))) + int(space.low)
-        value = rng.integers(space.low, np.asarray(space.high) + 1, space.shape or None)
-        return int(value) if space.shape == () else value.astype(space.dtype)
-    low, high = np.clip(space.low, -3, None), np.clip(space.high, None, 3)
-    return rng.uniform(low, high, space.shape).astype(space.dtype)
+def _joined(parts: list[Outcome], draws: Tape | None) -> Outcome:
+    if len(parts) == 1:
+        return Outcome(parts[0].state, parts[0].outputs, draws)
+    outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs}
+    return Outcome(State.join([part.state for part in parts]), outputs, draws)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.backends.discovery import clone
 from pytest_envequiv.backends.functional import named_spaces
-from pytest_envequiv.backends.objects import Face, ObjectBackend, clone
+from pytest_envequiv.backends.lanes import Face, transposed
+from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.protocol import AGENT, MASK, REWARD, TERMINATED, TRUNCATED, Backend, Space
 from pytest_envequiv.errors import OpenError
 
@@ -60,7 +63,6 @@ def _backend(first: Any, make: Callable[[], Any], name: str) -> Backend:
     turns = hasattr(first, "agent_selection") or hasattr(first.unwrapped, "agent_iter")
     first.reset(seed=0)
     agents = list(first.possible_agents)
-    generator = hasattr(first.unwrapped, "np_random")
     made = [first]
     action, observation = (_turn_spaces if turns else _parallel_spaces)(first, agents)
     return ObjectBackend(
@@ -69,20 +71,15 @@ def _backend(first: Any, make: Callable[[], Any], name: str) -> Backend:
             kind="pettingzoo",
             make=lambda: made.pop() if made else make(),
             reset=_turn_reset if turns else _parallel_reset,
-            step=_turn_step if turns else _parallel_step,
+            stepper=partial(partial, _turn_step if turns else _parallel_step),
+            outputs=transposed,
             action=action,
             observation=observation,
-            generator=(lambda environment: environment.unwrapped.np_random) if generator else None,
-            install=_install if generator else None,
             seats=len(agents),
             conventions={"auto_reset": "none", "done": "separate"},
             versions={"pettingzoo": version("pettingzoo")},
         )
     )
-
-
-def _install(environment: Any, generator: Any) -> None:
-    environment.unwrapped.np_random = generator
 
 
 def _turn_spaces(environment: Any, agents: list[str]) -> tuple[dict[str, Space], dict[str, Space]]:
@@ -146,7 +143,8 @@ def _over(environment: Any) -> bool:
 
 
 def _parallel_spaces(environment: Any, agents: list[str]) -> tuple[dict[str, Space], dict[str, Space]]:
-    action, observation = {}, {}
+    action: dict[str, Space] = {}
+    observation: dict[str, Space] = {}
     for agent in agents:
         action |= named_spaces(f"action.{agent}", environment.action_space(agent))
         observation |= named_spaces(f"observation.{agent}", environment.observation_space(agent))

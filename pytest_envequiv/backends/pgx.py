@@ -96,7 +96,11 @@ def _backend(game: Any, name: str, versions: dict[str, str]) -> Backend:
             seats=seats,
             free={"first": seats},
             prefix="game.",
-            conventions={"auto_reset": "none", "done": "separate", "bounds": "undeclared" if whole and high > 1 else ""},
+            conventions={
+                "auto_reset": "none",
+                "done": "separate",
+                "bounds": "undeclared" if whole and high > 1 else "",
+            },
             versions=versions,
             notes=("players are named by seat: pgx draws at random which player is called 0",) if seats > 1 else (),
         )

@@ -24,7 +24,8 @@ import numpy as np
 
 from pytest_envequiv.backends import tapes
 from pytest_envequiv.backends.functional import Functional, JaxBackend, named_spaces, numeric_constants
-from pytest_envequiv.backends.objects import Face, ObjectBackend
+from pytest_envequiv.backends.lanes import Face, sample, transposed
+from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.protocol import (
     AGENT,
     DONE,
@@ -39,7 +40,10 @@ from pytest_envequiv.backends.protocol import (
 from pytest_envequiv.errors import OpenError
 
 STATES, ACTIONS = {"state", "s", "env_state", "st", "carry"}, {"action", "actions", "a", "act", "u"}
-KEYS, PARAMS = {"key", "rng", "rng_key", "prng_key", "k", "generator", "seed", "random_key"}, {"params", "env_params", "p", "config"}
+KEYS, PARAMS = (
+    {"key", "rng", "rng_key", "prng_key", "k", "generator", "seed", "random_key"},
+    {"params", "env_params", "p", "config"},
+)
 NAMED = {
     "state": "state", "observation": "observation", "obs": "observation", "reward": REWARD, "rewards": REWARD,
     "terminated": TERMINATED, "terminal": TERMINATED, "truncated": TRUNCATED, "done": DONE, "mask": MASK,
@@ -63,7 +67,9 @@ def claim(thing: Any, name: str, options: dict[str, Any], like: Spec | None = No
         except OpenError:
             raise
         except Exception as error:
-            raise OpenError(f"{name}: step can neither be traced by JAX ({_line(traced)}) nor called ({_line(error)})") from error
+            raise OpenError(
+                f"{name}: step can neither be traced by JAX ({_line(traced)}) nor called ({_line(error)})"
+            ) from error
 
 
 class _Plan:
@@ -126,7 +132,9 @@ def _spaces(thing: Any, name: str, like: Spec | None) -> tuple[Mapping[str, Spac
     elif like is not None:
         action = like.action
     else:
-        raise OpenError(f"{name}: declares no action_space and no num_actions, and there is no reference to take it from")
+        raise OpenError(
+            f"{name}: declares no action_space and no num_actions, and there is no reference to take it from"
+        )
     space = declared("observation_space")
     return action, None if space is None else named_spaces("observation", space)
 
@@ -202,7 +210,9 @@ def _state_index(begun: Any, try_step: Callable[[Any], Any], name: str) -> int |
         if any(_alike(part, begun[index]) for part in (after if isinstance(after, tuple) else [after])):
             found.append((index, after))
     if not found:
-        raise TypeError(f"step accepts neither part of what reset returns: {_line(errors[0]) if errors else 'no state comes back'}")
+        raise TypeError(
+            f"step accepts neither part of what reset returns: {_line(errors[0]) if errors else 'no state comes back'}"
+        )
     if len(found) == 1:
         return found[0][0]
     # Both fit: step returns the state in the same place among the first two as reset does.
@@ -248,7 +258,9 @@ def _numbered(rest: list[Any]) -> dict[str, Any]:
         4: ["observation", REWARD, TERMINATED, TRUNCATED],
     }.get(len(rest))
     if names is None:
-        raise TypeError(f"step returns {len(rest)} values besides the state; expected observation, reward, terminated, truncated")
+        raise TypeError(
+            f"step returns {len(rest)} values besides the state; expected observation, reward, terminated, truncated"
+        )
     return parts | dict(zip(names, rest, strict=True))
 
 
@@ -311,7 +323,12 @@ def _face(
     def step(environment: Any, chosen: Any) -> dict[str, Any]:
         state = held(environment)
         result = plan.call(
-            plan.step_roles, thing.step, key=environment.np_random, seed=environment.seeded[0], state=state, action=chosen
+            plan.step_roles,
+            thing.step,
+            key=environment.np_random,
+            seed=environment.seeded[0],
+            state=state,
+            action=chosen,
         )
         parts = _parts_like(result, state)
         hold(environment, after := parts.pop("state"))
@@ -320,7 +337,11 @@ def _face(
     def which(begun: Any) -> int | None:
         if not (isinstance(begun, tuple) and not hasattr(begun, "_fields") and len(begun) == 2):
             return None
-        return 1 if isinstance(begun[0], np.ndarray) and not isinstance(begun[1], (np.ndarray, dict)) else _by_trial(plan, thing, begun, action)
+        return (
+            1
+            if isinstance(begun[0], np.ndarray) and not isinstance(begun[1], (np.ndarray, dict))
+            else _by_trial(plan, thing, begun, action)
+        )
 
     def make() -> Any:
         return _Holder(which)
@@ -328,29 +349,25 @@ def _face(
     probe = make()
     outputs = reset(probe, 0)
     rng = np.random.default_rng(0)
-    from pytest_envequiv.backends.objects import sample_action
-
-    row = {k: sample_action(s, rng) for k, s in action.items()}
+    row = {k: sample(s, rng) for k, s in action.items()}
     outputs = step(probe, row["action"] if set(row) == {"action"} else row)
     seen = observation or {
-        k: Space("box", np.shape(v), str(np.asarray(v).dtype), np.full(np.shape(v), -np.inf), np.full(np.shape(v), np.inf))
+        k: Space(
+            "box", np.shape(v), str(np.asarray(v).dtype), np.full(np.shape(v), -np.inf), np.full(np.shape(v), np.inf)
+        )
         for k, v in outputs.items()
         if k.startswith("observation")
     }
-
-    def install(environment: Any, generator: Any) -> None:
-        environment.np_random = generator
 
     return Face(
         name=name,
         kind="plain",
         make=make,
         reset=reset,
-        step=step,
+        stepper=lambda environment: lambda chosen: step(environment, chosen),
+        outputs=transposed,
         action=action,
         observation=seen,
-        generator=lambda environment: environment.np_random,
-        install=install,
         seats=int(np.size(outputs[REWARD])),
         conventions={"auto_reset": "none", "done": "merged" if DONE in outputs else "separate"},
     )
@@ -369,13 +386,13 @@ class _Holder:
 
 def _by_trial(plan: _Plan, thing: Any, begun: Any, action: Mapping[str, Space]) -> int:
     rng = np.random.default_rng(0)
-    from pytest_envequiv.backends.objects import sample_action
-
-    row = {k: sample_action(s, rng) for k, s in action.items()}
+    row = {k: sample(s, rng) for k, s in action.items()}
     chosen = row["action"] if set(row) == {"action"} else row
     for index in (0, 1):
         try:
-            result = plan.call(plan.step_roles, thing.step, key=tapes.generator(0), seed=0, state=begun[index], action=chosen)
+            result = plan.call(
+                plan.step_roles, thing.step, key=tapes.generator(0), seed=0, state=begun[index], action=chosen
+            )
             _parts_like(result, begun[index])
         except Exception:  # this one cannot be the state
             continue
@@ -387,7 +404,11 @@ def _parts_like(result: Any, state: Any) -> dict[str, Any]:
     named = result._asdict() if hasattr(result, "_asdict") else result
     if isinstance(named, Mapping) and "state" in named:
         return {NAMED[k]: v for k, v in named.items() if k in NAMED}
-    fits = [i for i, part in enumerate(result[:2]) if type(part) is type(state) and _exploded(part).keys() == _exploded(state).keys()]
+    fits = [
+        i
+        for i, part in enumerate(result[:2])
+        if type(part) is type(state) and _exploded(part).keys() == _exploded(state).keys()
+    ]
     if not fits:
         raise TypeError("step returns nothing with the structure of the state")
     return {"state": result[fits[0]], **_numbered([part for i, part in enumerate(result) if i != fits[0]])}
@@ -416,7 +437,10 @@ def _rebuilt(template: Any, leaves: Mapping[str, Any], prefix: str = "") -> Any:
     if dataclasses.is_dataclass(template) and not isinstance(template, type):
         return dataclasses.replace(
             template,
-            **{f.name: _rebuilt(getattr(template, f.name), leaves, f"{prefix}{f.name}__") for f in dataclasses.fields(template)},
+            **{
+                f.name: _rebuilt(getattr(template, f.name), leaves, f"{prefix}{f.name}__")
+                for f in dataclasses.fields(template)
+            },
         )
     if isinstance(template, tuple):
         return tuple(_rebuilt(v, leaves, f"{prefix}{i}__") for i, v in enumerate(template))

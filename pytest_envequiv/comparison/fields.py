@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_envequiv.backends.protocol import Outcome
+from pytest_envequiv.backends.protocol import Outcome, Tape
 from pytest_envequiv.contract import Tolerance
+from pytest_envequiv.errors import BackendError
 from pytest_envequiv.pair import Field, Pair
 from pytest_envequiv.stimuli.play import Rows
 
@@ -30,7 +31,7 @@ class Found:
     error, tolerance   float (B, elements); for exact fields 0 or 1 against 0
     wrong              bool (B, elements): differences that rounding does not explain
     ties               bool (B,): exact differences at a rounding boundary of the reference
-    unsure             bool (B,): errors that could not be calibrated, because no side's state can be pushed
+    unsure             bool (B,): errors that were not calibrated: the state cannot be pushed, or they are too many
     """
 
     field: Field
@@ -80,8 +81,18 @@ def compare(pair: Pair, rows: Rows, ours: Outcome, theirs: Outcome) -> dict[str,
             over = np.where(error > bound, error / np.where(bound > 0, bound, 1e-300), 0.0)
         share = np.maximum(share, over.max(1))
     suspects = np.argsort(-share, kind="stable")[: int((share > 0).sum())]
-    spreads, looked = calibrate(pair, rows, np.sort(suspects[:MOST_CALIBRATED]))
-    return {f.name: _judged(pair, f, first[f.name], spreads, looked) for f in pair.fields}
+    calibration = calibrate(pair, rows, ours, np.sort(suspects[:MOST_CALIBRATED]))
+    found = {f.name: _judged(pair, f, first[f.name], calibration) for f in pair.fields}
+    rest = suspects[MOST_CALIBRATED:]
+    if calibration is None or not len(rest) or any(f.wrong.any() for f in found.values()):
+        return found
+    # The worst rows are explained. The rest are asked about too: all by a few pushes, those left over by as many.
+    soon = calibrate(pair, rows, ours, np.sort(rest), pushes=2)
+    left = np.zeros(len(rows), bool)
+    for field in pair.fields:
+        left |= _judged(pair, field, first[field.name], _both(calibration, soon)).rows
+    late = calibrate(pair, rows, ours, np.flatnonzero(left)[:MOST_CALIBRATED])
+    return {f.name: _judged(pair, f, first[f.name], _both(calibration, soon, late), left) for f in pair.fields}
 
 
 def _first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, ...]:
@@ -103,27 +114,43 @@ def _first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Out
     return np.where(counts[:, None], error, 0.0), bound, expected, actual
 
 
-def calibrate(
-    pair: Pair, rows: Rows, chosen: np.ndarray
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]] | None, np.ndarray]:
-    """How far the reference's outputs move when its inputs are pushed, for the ``chosen`` rows.
+@dataclass(frozen=True)
+class Calibration:
+    """What the reference's outputs did when the inputs of the rows ``chosen`` were pushed.
 
-    Returns field -> (chosen, spread of floats or flips of whole numbers (n, elements)), or None where the
-    reference's state cannot be pushed; and the chosen rows. The spread is in units of one push of one ulp: what
-    64 ulp do is divided by 64, so that a jump within that distance is part of it.
+    spread   field -> (n, elements): of floats how far they moved, of whole numbers whether they flipped. In units of
+             one push of one ulp: what 64 ulp do is divided by 64, so that a jump within that distance is part of it
     """
-    if not len(chosen):
-        return {}, chosen
+
+    chosen: np.ndarray
+    spread: dict[str, np.ndarray]
+
+
+def calibrate(pair: Pair, rows: Rows, ours: Outcome, chosen: np.ndarray, pushes: int = PUSHES) -> Calibration | None:
+    """Push the inputs of the ``chosen`` rows of the reference, which led to ``ours``; None if it cannot be done."""
     if pair.ref.spec.state != "fields":
-        return None, chosen
-    few = rows.take(chosen)
+        return None
+    if not len(chosen):
+        return Calibration(chosen, {})
+    few, known = rows.take(chosen), ours.take(chosen)
+    tape = known.draws if pair.step_mode == "tape" and known.draws else None
+    try:
+        return Calibration(chosen, _spread(pair, few, tape, pushes))
+    except BackendError:
+        if tape is None:
+            raise
+        # A pushed row may take another branch, and ask for a draw that was not made: all rows draw anew, alike.
+        return Calibration(chosen, _spread(pair, few, None, pushes))
+
+
+def _spread(pair: Pair, few: Rows, tape: Tape | None, pushes: int) -> dict[str, np.ndarray]:
     spread: dict[str, np.ndarray] = {}
-    base = pair.ref.step(few.state.edited(), few.action, few.seeds)
+    base = pair.ref.step(few.state.edited(), few.action, few.seeds, tape)
     reach = max((pair.contract.tolerance(f.name).ratio for f in pair.fields), default=64.0)
-    for distance in (1.0, reach):
-        for push in range(PUSHES):
+    for distance in (1.0, reach) if pushes > 2 else (reach,):
+        for push in range(pushes):
             moved = pushed(pair, few, distance, push)
-            outcome = pair.ref.step(moved.state, moved.action, moved.seeds)
+            outcome = pair.ref.step(moved.state, moved.action, moved.seeds, tape)
             for field in pair.fields:
                 x, y = _reference(pair, field, base, few), _reference(pair, field, outcome, few)
                 if field.exact:
@@ -134,7 +161,20 @@ def calibrate(
                     change = np.where(np.isnan(change), np.inf, change)
                     change[(x == y) | (np.isnan(x) & np.isnan(y))] = 0
                 spread[field.name] = np.maximum(spread.get(field.name, 0.0), change)
-    return {name: (chosen, value) for name, value in spread.items()}, chosen
+    return spread
+
+
+def _both(*parts: Calibration | None) -> Calibration:
+    """Several calibrations as one; rows that are in two keep the larger spread."""
+    known = [p for p in parts if p is not None and len(p.chosen)]
+    chosen = np.unique(np.concatenate([p.chosen for p in known]))
+    spread = {}
+    for name, example in known[0].spread.items():
+        spread[name] = np.zeros((len(chosen), example.shape[1]))
+        for part in known:
+            at = np.searchsorted(chosen, part.chosen)
+            spread[name][at] = np.maximum(spread[name][at], part.spread[name])
+    return Calibration(chosen, spread)
 
 
 def _reference(pair: Pair, field: Field, outcome: Outcome, rows: Rows) -> np.ndarray:
@@ -144,15 +184,19 @@ def _reference(pair: Pair, field: Field, outcome: Outcome, rows: Rows) -> np.nda
 def pushed(pair: Pair, rows: Rows, ulps: float, number: int) -> Rows:
     """The rows with every float input of the reference moved by ``ulps`` units in the last place, up or down.
 
-    The unit is that of the coarsest precision either side keeps its state in. Directions are fixed by ``number``.
+    The unit is that of the coarsest precision either side keeps its state in. Directions are fixed by ``number``; an
+    odd number goes the other way than the even one before it, so that no threshold is only moved away from.
     """
-    eps = max((f.eps for f in pair.fields if not f.exact), default=float(np.finfo(np.float32).eps))
-    rng = np.random.default_rng([number, 31])
+    floats = [f for f in pair.fields if not f.exact]
+    kept = [f.eps for f in floats if f.role == "state"] or [f.eps for f in floats]
+    eps = max(kept, default=float(np.finfo(np.float32).eps))
+    rng = np.random.default_rng([number // 2, 31])
+    way = 1.0 - 2.0 * (number % 2)
 
     def move(value: np.ndarray) -> np.ndarray:
         if value.dtype.kind != "f":
             return value
-        sign = rng.choice([-1.0, 1.0], value.shape)
+        sign = way * rng.choice([-1.0, 1.0], value.shape)
         moved = value.astype(float) * (1 + sign * ulps * eps)
         return moved if value.dtype == np.float64 else moved.astype(value.dtype)
 
@@ -169,21 +213,22 @@ def _judged(
     pair: Pair,
     field: Field,
     first: tuple[np.ndarray, ...],
-    spreads: dict[str, tuple[np.ndarray, np.ndarray]] | None,
-    looked: np.ndarray,
+    calibration: Calibration | None,
+    hasty: np.ndarray | None = None,
 ) -> Found:
+    """``hasty``: rows that two pushes did not explain; they differ only if all pushes were tried on them."""
     error, bound, expected, actual = first
     bound = bound.copy()
     suspect = error > bound
     ties = np.zeros(len(error), bool)
     unsure: np.ndarray = np.zeros(len(error), bool)
-    if spreads is None:
+    if calibration is None:
         # Without a calibration only what no rounding could do counts; the rest is unknown.
         gross = np.isinf(error) | (error > 1e-2 * np.maximum(field.scale, 1e-12)) if not field.exact else suspect
         unsure = (suspect & ~gross).any(1)
         suspect &= gross
-    elif field.name in spreads:
-        chosen, spread = spreads[field.name]
+    elif field.name in calibration.spread:
+        chosen, spread = calibration.chosen, calibration.spread[field.name]
         if field.exact:
             flipped = (spread > 0) & suspect[chosen]
             ties[chosen] = flipped.any(1)
@@ -193,7 +238,9 @@ def _judged(
             suspect[chosen] = error[chosen] > bound[chosen]
         # Rows beyond those calibrated are neither convicted nor cleared.
         beyond = np.ones(len(error), bool)
-        beyond[looked] = False
+        beyond[chosen] = False
+        if hasty is not None:
+            beyond[np.flatnonzero(hasty)[MOST_CALIBRATED:]] = True
         unsure = np.logical_and(suspect.any(1), beyond)
         suspect[beyond] = False
     return Found(field, expected, actual, error, bound, suspect, ties, unsure)

@@ -39,7 +39,8 @@ def judged_step(bench: Bench, check: Check, step: Step, name: str) -> Verdict:
     if found.rows.any():
         return _different(bench, check, step, found, evidence, notes)
     if found.unsure.any():
-        text = f"{int(found.unsure.sum())} errors could not be calibrated: the reference's state cannot be pushed"
+        why = "the reference's state cannot be pushed" if bench.pair.ref.spec.state != "fields" else "they are too many"
+        text = f"{int(found.unsure.sum())} errors could not be calibrated: {why}"
         return said(check, INCONCLUSIVE, text, notes, evidence)
     lacking = _lacking(bench, name, evidence)
     if lacking:

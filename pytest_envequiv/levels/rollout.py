@@ -216,7 +216,8 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
             on = order
             state = played.resets.take(on).state.edited()
             for t in range(steps):
-                on = np.array([e for e in on if t < length[int(e)]], int)
+                going = np.array([t < length[int(e)] for e in on], bool)  # play may have left an episode alone
+                on, state = on[going], state.take(going)
                 if not len(on):
                     break
                 at = np.array([index[int(e), t] for e in on])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # a pair is handed in; nothing of it is needed to read this f
     from pytest_envequiv.pair import Pair
 
 NEAR = (0.0, 1e-7, 1e-4, 1e-2, 3e-2, 1e-1, 2e-1)  # distances from a boundary, as a share of the field's range
+EDGE_TRIES, EDGE_STAGES = 1_024, 20  # states tried for an edge; halvings on the way to it
 DEPTH = 3  # steps from a made-up state within which states are looked at
 WIDER = 1.5  # how far beyond what play saw a field without bounds is pushed
 
@@ -94,44 +95,64 @@ def live(pair: Pair, rows: Rows) -> Rows:
 
 
 Ends = dict[tuple[str, int], tuple[float, float]]
-SCAN_ROWS, SCAN_POINTS = 24, 20
+SCAN_ROWS, SCAN_POINTS, BISECTIONS = 24, 20, 16
 
 
 def ends(pair: Pair, played: Play, seed: int) -> Ends:
     """How far each float element can go before that alone ends episodes: (field, element) -> (low, high).
 
     A state beyond such an end may be entered from another beyond it without the episode ending, and still no episode
-    can be in it: it would have ended on the way. Found by moving one element of live states outwards, in steps, and
-    watching when the reference begins to end.
+    can be in it: it would have ended on the way. Found by moving one element of live states outwards until the
+    reference ends, and looking at the value it ends with.
     """
     rng = np.random.default_rng([seed, 16])
-    on = np.flatnonzero(played.alive())
-    base = played.rows.take(np.sort(rng.choice(on, min(SCAN_ROWS, len(on)), replace=False)))
-    count = len(base)
-    usual = float(pair.ref.step(base.state.edited(), base.action, base.seeds).done.mean())
+    alive = played.rows.take(np.flatnonzero(played.alive()))
+    base = alive.take(np.sort(rng.choice(len(alive), min(SCAN_ROWS, len(alive)), replace=False)))
     found: Ends = {}
-    for name, value in base.state.fields.items():
+    for name in base.state.fields:
         if not continuous(played, name):
             continue
-        for i in range(min(64, _width(value))):
+        for i in range(min(64, _width(base.state.fields[name]))):
             seen = played.rows.state.fields[name].reshape(len(played.rows), -1)[:, i]
+            low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
             values = boundaries(pair, seen)
-            limits = []
-            for inner, outer in ((np.nanmin(seen), values.min()), (np.nanmax(seen), values.max())):
-                points = np.linspace(float(inner), float(outer), SCAN_POINTS)
-                fields = {n: np.tile(v, (SCAN_POINTS, *[1] * (v.ndim - 1))) for n, v in base.state.fields.items()}
-                fields[name].reshape(len(fields[name]), -1)[:, i] = np.repeat(points, count)
-                action = {k: np.tile(v, (SCAN_POINTS, *[1] * (v.ndim - 1))) for k, v in base.action.items()}
-                done = pair.ref.step(State(fields), action, np.tile(base.seeds, SCAN_POINTS)).done
-                share = done.reshape(SCAN_POINTS, count).mean(1)
-                over = np.flatnonzero(share > usual + 0.2)
-                # Play itself was alive at the inner point, whatever moving it there did to the other fields.
-                limits.append(
-                    float(points[max(int(over[0]) - 1, 0)]) if len(over) else np.inf * np.sign(outer - inner or 1)
-                )
-            low, high = limits
-            found[name, i] = (low if np.isfinite(low) else -np.inf, high if np.isfinite(high) else np.inf)
+            below = -_first_end(pair, base, name, i, low, float(values.min()))
+            above = _first_end(pair, base, name, i, high, float(values.max()))
+            found[name, i] = (min(below, low), max(above, high))  # what play lived through is no end
     return found
+
+
+def _first_end(pair: Pair, base: Rows, name: str, i: int, inner: float, outer: float) -> float:
+    """The least value, in the direction from inner to outer, of one element with which moved rows end.
+
+    Each row is moved by itself, in steps and then by bisection. Infinity if fewer than a fifth of them ever end; the
+    value is negated where outer lies below inner.
+    """
+    sign = 1.0 if outer >= inner else -1.0
+    count = len(base)
+
+    def moved(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """points (rows,), for copies of base: which end, and the element's value after the step."""
+        every = base.take(np.arange(len(points)) % count)
+        fields = {n: v.copy() for n, v in every.state.fields.items()}
+        fields[name].reshape(len(points), -1)[:, i] = points
+        outcome = pair.ref.step(State(fields), every.action, every.seeds)
+        return outcome.done, outcome.state.fields[name].reshape(len(points), -1)[:, i].astype(float)
+
+    points = np.linspace(inner, outer, SCAN_POINTS)
+    done = moved(np.repeat(points, count))[0].reshape(SCAN_POINTS, count)
+    ending = done.any(0)
+    if ending.mean() < 0.2:
+        return np.inf
+    first = done.argmax(0)
+    inside, outside = points[np.maximum(first - 1, 0)], points[first]
+    for _ in range(BISECTIONS):
+        middle = (inside + outside) / 2
+        over = moved(middle)[0]
+        inside, outside = np.where(over, inside, middle), np.where(over, middle, outside)
+    over, value = moved(outside)
+    value = sign * value[ending & over]
+    return float(value.min()) if len(value) else np.inf
 
 
 def within(rows: Rows, limits: Ends) -> np.ndarray:
@@ -180,7 +201,72 @@ def near_boundaries(pair: Pair, played: Play, count: int, seed: int, limits: End
             break
         parts.append(now)
     every = Rows.join(parts) if parts else made_up.take(slice(0, 0))
-    return every.take(np.sort(rng.permutation(len(every))[:count]))
+    near = every.take(np.sort(rng.permutation(len(every))[:count]))
+    edges = at_edges(pair, played, count // 4, seed, limits)
+    return near if edges is None else Rows.join([near, edges])
+
+
+def at_edges(pair: Pair, played: Play, count: int, seed: int, limits: Ends) -> Rows | None:
+    """Live states from which the next step only just ends the episode, or only just does not; None if there are none.
+
+    A threshold that is off by a ten-thousandth shows on no state that is not this close to it. One element of a live
+    state is moved until the episode ends two steps later instead of going on, and that place is closed in on by
+    bisection; the states entered from both ends of the bracket, at several stages, are the ones that are given.
+    """
+    rng = np.random.default_rng([seed, 18])
+    alive = played.rows.take(np.flatnonzero(played.alive()))
+    base = alive.take(rng.integers(0, len(alive), EDGE_TRIES))
+    base = base.doing(legal(fresh_actions(pair, EDGE_TRIES, rng), base, pair, rng))
+    then = legal(fresh_actions(pair, EDGE_TRIES, rng), base, pair, rng)
+    elements = [
+        (n, i) for n in base.state.fields if continuous(played, n) for i in range(min(64, _width(base.state.fields[n])))
+    ]
+    which = rng.integers(0, len(elements), EDGE_TRIES)
+    inside = np.zeros(EDGE_TRIES)
+    outside = np.zeros(EDGE_TRIES)
+    for place, (name, i) in enumerate(elements):
+        here = which == place
+        column = alive.state.fields[name].reshape(len(alive), -1)[:, i]
+        inside[here] = base.state.fields[name].reshape(EDGE_TRIES, -1)[here, i]
+        outside[here] = rng.choice(boundaries(pair, column), int(here.sum()))
+
+    def entered(rows: np.ndarray, values: np.ndarray) -> tuple[Rows, np.ndarray]:
+        """From the chosen rows with their element at ``values``: the states stepped into, and which end by the next
+        step: 0 not, 1 with it, 2 already with the first."""
+        some = base.take(rows)
+        fields = {n: v.copy() for n, v in some.state.fields.items()}
+        for place, (name, i) in enumerate(elements):
+            here = which[rows] == place
+            fields[name].reshape(len(rows), -1)[here, i] = values[here]
+        first = pair.ref.step(State(fields), some.action, some.seeds)
+        none = np.full(len(rows), -1)
+        now = Rows(
+            first.state.edited(),
+            shown(first.outputs),
+            some.clock + 1,
+            {k: v[rows] for k, v in then.items()},
+            some.seeds,
+            none,
+            none,
+        )
+        second = pair.ref.step(now.state, now.action, now.seeds)
+        return now, np.where(first.done, 2, np.where(second.done, 1, 0))
+
+    everyone = np.arange(EDGE_TRIES)
+    starts, reaches = entered(everyone, inside)[1], entered(everyone, outside)[1]
+    rows = everyone[(starts == 0) & (reaches > 0)][: max(count // 8, 1)]
+    if not len(rows):
+        return None
+    inner, outer = inside[rows], outside[rows]
+    parts = []
+    for stage in range(EDGE_STAGES):
+        middle = (inner + outer) / 2
+        state, ends_by = entered(rows, middle)
+        inner, outer = np.where(ends_by == 0, middle, inner), np.where(ends_by == 0, outer, middle)
+        keep = np.flatnonzero((ends_by < 2) & within(state, limits) & (rng.random(len(rows)) < 8 / EDGE_STAGES))
+        if stage >= 3 and len(keep):
+            parts.append(state.take(keep))
+    return live(pair, Rows.join(parts)) if parts else None
 
 
 def continuous(played: Play, name: str) -> bool:

@@ -28,7 +28,7 @@ DRIFT = "gymnasium:ports.drift:Drift-v0"
 
 class Drift(gymnasium.Env):
     """The reference. ``slip``: chance that a push goes the other way; ``wind``: deviation of a push from the side;
-    ``gust``: chance that the cart is stopped dead; ``ice``: chances of pushing back, not at all, or as asked."""
+    ``gust``: chance that the cart is stopped dead, in the open only; ``ice``: chances of pushing back, not at all, or as asked."""
 
     def __init__(self, power=0.02, goal=0.5, slip=0.0, wind=0.0, gust=0.0, ice=False):
         self.power, self.goal, self.slip, self.wind, self.gust, self.ice = power, goal, slip, wind, gust, ice
@@ -57,7 +57,7 @@ class Drift(gymnasium.Env):
         self.velocity += self.power * push - 0.003 * np.sin(2.0 * self.angle)
         if self.wind:
             self.velocity += self.np_random.normal(0.0, self.wind)
-        if self.gust and self.np_random.random() < self.gust:
+        if self.gust and self.position > -0.4 and self.np_random.random() < self.gust:
             self.velocity = 0.0
         self.velocity = float(np.clip(self.velocity, -FAST, FAST))
         self.position += self.velocity
@@ -172,13 +172,13 @@ class GymnaxDrift:
             push = push * (jax.random.categorical(key, jnp.log(chances)) - 1.0)
         return push
 
-    def _disturbed(self, key, v):
+    def _disturbed(self, key, x, v):
         first, second = jax.random.split(key)
         if self.wind:
             v = v + jax.random.normal(first) * (1.5 * self.wind if self.bug == "wind deviation" else self.wind)
         if self.gust:
             calm = self.bug == "missing rare branch"
-            v = jnp.where(jax.random.uniform(second) < self.gust, v if calm else 0.0, v)
+            v = jnp.where((x > -0.4) & (jax.random.uniform(second) < self.gust), v if calm else 0.0, v)
         return v
 
     def step_env(self, key, state, action, params):
@@ -195,7 +195,7 @@ class GymnaxDrift:
         v = state.v + power * push - 0.003 * tilt
         if bug == "compile-time noise":
             v = v + np.random.normal(0.0, 1e-3)
-        v = self._disturbed(second, v)
+        v = self._disturbed(second, state.x, v)
         if bug != "clip after integration":
             v = jnp.clip(v, -FAST, FAST)
         x = state.x + (state.v if bug == "integrator order" else v)

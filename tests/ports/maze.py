@@ -24,7 +24,8 @@ MAZE = "gymnasium:ports.maze:Maze-v0"
 
 
 class Maze(gymnasium.Env):
-    """Actions: back, stay, leap. The ghost steps towards the runner, to the right where both ways are as long."""
+    """Actions: back, stay, leap. The ghost steps towards the runner, to the right where both ways are as long; while
+    the runner stays it rests."""
 
     def __init__(self, size=SIZE, prize=3):
         self.size, self.prize = size, prize
@@ -45,7 +46,8 @@ class Maze(gymnasium.Env):
         self.coins += int(WORTH[self.cell]) + int(ahead) // 10
         left, right = (self.ghost - self.cell) % self.size, (self.cell - self.ghost) % self.size
         nearness = [-abs(left - 1), -abs(right - 1)]
-        self.ghost = (self.ghost + (1, -1)[int(np.argmax(nearness[::-1]))]) % self.size
+        if action != 1:
+            self.ghost = (self.ghost + (1, -1)[int(np.argmax(nearness[::-1]))]) % self.size
         caught = self.ghost == self.cell
         reward = self.coins // 100 - (self.prize if caught else 0)
         return self._seen(), float(reward), caught, False, {}
@@ -134,7 +136,7 @@ class PlainMaze:
             way = jnp.where(jnp.argmax(nearness) == 0, -1, 1)
         else:
             way = jnp.where(jnp.argmax(nearness[::-1]) == 0, 1, -1)
-        ghost = (state.ghost + way) % SIZE
+        ghost = jnp.where(action == 1, state.ghost, (state.ghost + way) % SIZE)
         caught = ghost == cell
         after = Runner(cell, ghost, coins, state.before if bug == "history not carried" else state.cell, state.steps + 1)
         reward = coins // 100 - jnp.where(caught, 3, 0)
