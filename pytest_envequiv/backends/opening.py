@@ -124,7 +124,9 @@ def _candidates(thing: Any) -> list[Any]:
     own = [
         value
         for value in vars(thing).values()
-        if isinstance(value, type) and value.__module__ == thing.__name__ and (hasattr(value, "step") or hasattr(value, "step_env"))
+        if isinstance(value, type)
+        and value.__module__ == thing.__name__
+        and (hasattr(value, "step") or hasattr(value, "step_env"))
     ]
     classes = [c for c in own if not any(c is not other and issubclass(other, c) for other in own)]
     offered = [getattr(thing, "backend", None), *classes, getattr(thing, "make", None), thing]
@@ -140,7 +142,10 @@ def _claim(thing: Any, name: str, options: dict[str, Any], like: Spec | None) ->
         if backend is not None:
             return backend
     if callable(thing) and not isinstance(thing, (type, ModuleType)) and not hasattr(thing, "step"):
-        if any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in inspect.signature(thing).parameters.values()):
+        if any(
+            p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+            for p in inspect.signature(thing).parameters.values()
+        ):
             return None
         return _from_factory(thing, name, options, like)
     from pytest_envequiv.backends import plain
@@ -153,7 +158,9 @@ def _from_factory(factory: Any, name: str, options: dict[str, Any], like: Spec |
     made = factory(**options)
     if isinstance(made, tuple) and made:  # gymnax.make returns (environment, params)
         made = made[0]
-    if type(made).__name__ != "module" and any(base.__name__ == "Env" and base.__module__.startswith("gymnasium") for base in type(made).__mro__):
+    if type(made).__name__ != "module" and any(
+        base.__name__ == "Env" and base.__module__.startswith("gymnasium") for base in type(made).__mro__
+    ):
         from pytest_envequiv.backends import gymnasium
 
         return gymnasium.from_factory(made, lambda: factory(**options), name)

@@ -49,7 +49,9 @@ class Space:
     def __str__(self) -> str:
         def short(bound: np.ndarray) -> str:
             values = np.unique(bound)
-            return f"{values[0]:.6g}" if len(values) == 1 else np.array2string(np.asarray(bound), precision=6, threshold=8)
+            return (
+                f"{values[0]:.6g}" if len(values) == 1 else np.array2string(np.asarray(bound), precision=6, threshold=8)
+            )
 
         if self.kind == "discrete":
             return f"Discrete({short(self.low)}..{short(self.high)}, shape={self.shape}, {self.dtype})"

@@ -26,6 +26,7 @@ must have looked to call it EQUAL. All state is whole-number counts, so how the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -222,6 +223,20 @@ def detectable(bets: int, alpha: float, payoffs: int, disagreement: float = 0.5)
 def compare(plan: Plan, x: np.ndarray, y: np.ndarray) -> Comparison:
     """All units at once: float [n, k] each, x the reference and y the target. ValueError if the shapes do not fit."""
     return judge(update(begin(plan), x, y))
+
+
+def twice(drawn: Callable[[int], Comparison]) -> Comparison:
+    """DIFFERENT only if a second, independent sample says so too; else whatever the second says.
+
+    drawn(0) and drawn(1) must be comparisons of samples that share nothing. A false alarm then needs two at once,
+    alpha squared, which is what makes thousands of runs of an equal pair quiet; a real difference that alpha could
+    show once it shows again.
+    """
+    first = drawn(0)
+    if first.word != DIFFERENT:
+        return first
+    second = drawn(1)
+    return replace(second, text=f"{second.text}, in each of two samples") if second.word == DIFFERENT else second
 
 
 def begin(plan: Plan) -> Bettor:

@@ -90,10 +90,14 @@ def _distribution(bench: Bench, check: Check, progress: Progress) -> Verdict:
     verdicts = []
     for cell in range(sizes.cells):
         progress(f"drawing next states of cell {cell + 1} of {sizes.cells}", cell, sizes.cells)
-        x, y = bench.once(("drawn", cell, units), partial(draw, bench, cell, units))[field.name]
-        names, x, y = _columns(field, x, y)
-        plan = statistics.Plan(names, alpha, sizes.margin, units, resolution=_grain(field, x))
-        verdicts.append(statistics.compare(plan, x, y))
+
+        def compared(sample: int, cell: int = cell) -> statistics.Comparison:
+            x, y = bench.once(("drawn", cell, units, sample), partial(draw, bench, cell, units, sample))[field.name]
+            names, x, y = _columns(field, x, y)
+            plan = statistics.Plan(names, alpha, sizes.margin, units, resolution=_grain(field, x))
+            return statistics.compare(plan, x, y)
+
+        verdicts.append(statistics.twice(compared))
         if verdicts[-1].word == DIFFERENT:
             break
     worst = next((v for v in verdicts if v.word == DIFFERENT), None) or next(
@@ -132,11 +136,11 @@ def _grain(field: Field, values: np.ndarray) -> float:
     return 0.0 if exact else 1e-5 * max(size, 1e-6)
 
 
-def draw_next(bench: Bench, cell: int, units: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def draw_next(bench: Bench, cell: int, units: int, sample: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """``units`` next states of one cell on both sides, with independent draws: field -> (ours, theirs)."""
     pair = bench.pair
     many = cells(bench).take(np.full(units, cell))
-    seeds = seeds_for(bench.settings.seed, 21, cell, count=2 * units)
+    seeds = seeds_for(bench.settings.seed, 21, cell, sample, count=2 * units)
     copies = Rows(State(many.state.fields), many.seen, many.clock, many.action, seeds[:units], many.episode, many.step)
     ours = pair.ref.step(copies.state, copies.action, copies.seeds)
     other = Rows(copies.state, copies.seen, copies.clock, copies.action, seeds[units:], copies.episode, copies.step)
@@ -153,15 +157,15 @@ def _live_values(
     return x, y
 
 
-def draw_history(bench: Bench, cell: int, units: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def draw_history(bench: Bench, cell: int, units: int, sample: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Where states cannot be injected: the outputs after a fixed sequence of actions from ``units`` resets.
 
     Episodes that end on the way are NaN. Where there is a mask, each step takes the first legal action of a fixed
     order of preference. Field -> (ours, theirs), (units, elements) each.
     """
     pair = bench.pair
-    ours, ours_alive = _history(bench, pair.ref, 23, cell, units)
-    theirs, theirs_alive = _history(bench, TargetView(pair), 24, cell, units)
+    ours, ours_alive = _history(bench, pair.ref, 23 + 2 * sample, cell, units)
+    theirs, theirs_alive = _history(bench, TargetView(pair), 24 + 2 * sample, cell, units)
     # The view has given the target's observations the reference's names.
     back = {v: k for k, v in pair.observations.items()}
     theirs = Outcome(theirs.state, {back.get(k, k): v for k, v in theirs.outputs.items()})

@@ -679,15 +679,15 @@ def _reset_values(bench: Bench, field: Field, ours: Outcome, theirs: Outcome) ->
     return bench.pair.values(field, ours, theirs, np.full(len(ours.state), -1))
 
 
-def _own_resets(bench: Bench) -> tuple[Outcome, Outcome]:
+def _own_resets(bench: Bench, sample: int) -> tuple[Outcome, Outcome]:
     """Independent resets of both sides with their own randomness."""
 
     def build() -> tuple[Outcome, Outcome]:
         units = _reset_units(bench)
-        first, second = (seeds_for(bench.settings.seed, n, count=units) for n in (38, 39))
+        first, second = (seeds_for(bench.settings.seed, n, sample, count=units) for n in (38, 39))
         return resets(bench.pair.ref, first), resets(bench.pair.target, second)
 
-    found: tuple[Outcome, Outcome] = bench.once("own resets", build)
+    found: tuple[Outcome, Outcome] = bench.once(("own resets", sample), build)
     return found
 
 
@@ -737,13 +737,19 @@ def _reset(bench: Bench, check: Check) -> Verdict:
                 {"episodes": len(x)},
                 found,
             )
-    ours, theirs = _own_resets(bench)
-    x, y = (v[:, :16].astype(float) for v in _reset_values(bench, field, ours, theirs))
-    if field.role == "state" and np.isnan(x).all():  # None in the reference until the first step
-        x, y = np.zeros_like(x), np.zeros_like(y)
-    result = _compared(bench, [f"{field.name}[{i}]" if x.shape[1] > 1 else field.name for i in range(x.shape[1])], x, y)
+
+    def compared(sample: int) -> statistics.Comparison:
+        ours, theirs = _own_resets(bench, sample)
+        x, y = (v[:, :16].astype(float) for v in _reset_values(bench, field, ours, theirs))
+        if field.role == "state" and np.isnan(x).all():  # None in the reference until the first step
+            x, y = np.zeros_like(x), np.zeros_like(y)
+        names = [f"{field.name}[{i}]" if x.shape[1] > 1 else field.name for i in range(x.shape[1])]
+        return _compared(bench, names, x, y)
+
+    result = statistics.twice(compared)
+    units = _reset_units(bench)
     evidence = {
-        "episodes": 2 * len(x) + (len(bench.begun.rows) if shared else 0),
+        "episodes": 2 * units + (len(bench.begun.rows) if shared else 0),
         "statistics": result.as_json(),
         "detectable_effect": f"{result.detectable:.2g} in a probability over {result.units:,} resets",
     }
@@ -770,31 +776,28 @@ def _varying(bench: Bench) -> list[tuple[Field, int]]:
 
 def _joint(bench: Bench, check: Check) -> Verdict:
     """Products of what a reset draws: a reused key makes elements move together that should not."""
-    ours, theirs = _own_resets(bench)
-    columns, names = [], []
-    for (a, i), (b, j) in combinations(_varying(bench), 2):
-        pair_of = []
-        for side in (0, 1):
-            u, v = (_reset_values(bench, f, ours, theirs)[side][:, k].astype(float) for f, k in ((a, i), (b, j)))
-            centre = [
-                np.nanmean(_reset_values(bench, f, ours, theirs)[0][:, k].astype(float)) for f, k in ((a, i), (b, j))
+
+    def compared(sample: int) -> statistics.Comparison:
+        ours, theirs = _own_resets(bench, sample)
+        columns: list[list[np.ndarray]] = []
+        names = []
+        for (a, i), (b, j) in combinations(_varying(bench), 2):
+            sides = [
+                [v[:, k].astype(float) for v in _reset_values(bench, f, ours, theirs)] for f, k in ((a, i), (b, j))
             ]
-            pair_of.append((u - centre[0]) * (v - centre[1]))
-        columns.append(pair_of)
-        names.append(f"{a.name}[{i}] x {b.name}[{j}]")
-    x, y = (np.stack([c[side] for c in columns], 1) for side in (0, 1))
-    result = _compared(bench, names, x, y)
-    return said(
-        check,
-        result.word,
-        result.text,
-        (),
-        {
-            "episodes": 2 * len(x),
-            "statistics": result.as_json(),
-            "detectable_effect": f"{result.detectable:.2g} in a probability",
-        },
-    )
+            centre = [np.nanmean(values[0]) for values in sides]
+            columns.append([(sides[0][side] - centre[0]) * (sides[1][side] - centre[1]) for side in (0, 1)])
+            names.append(f"{a.name}[{i}] x {b.name}[{j}]")
+        x, y = (np.stack([c[side] for c in columns], 1) for side in (0, 1))
+        return _compared(bench, names, x, y)
+
+    result = statistics.twice(compared)
+    evidence = {
+        "episodes": 2 * _reset_units(bench),
+        "statistics": result.as_json(),
+        "detectable_effect": f"{result.detectable:.2g} in a probability",
+    }
+    return said(check, result.word, result.text, (), evidence)
 
 
 def _invariant(bench: Bench, check: Check) -> Verdict:

@@ -333,7 +333,7 @@ def measured(played: Play) -> dict[str, np.ndarray]:
 
 
 def own_episodes(
-    bench: Bench, policy: str, units: int, progress: Progress
+    bench: Bench, policy: str, units: int, sample: int, progress: Progress
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
     """``units`` whole episodes of each side under one policy: what was measured of ours, of theirs, and the steps.
 
@@ -344,7 +344,7 @@ def own_episodes(
     transitions = 0
     for wave in range(-(-units // LANES)):
         progress(f"episodes of both sides, {policy}", wave * LANES, units)
-        seed = bench.settings.seed + 7_919 + 15_485_863 * wave
+        seed = bench.settings.seed + 7_919 + 15_485_863 * wave + 179_424_673 * sample
         ours = play(pair.ref, LANES, bench.horizon, seed, (policy,))
         theirs = play(view, LANES, bench.horizon, seed if pair.reset_mode != "none" else seed + 1, (policy,))
         transitions += len(ours.rows)
@@ -367,19 +367,19 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
     units = min(sizes.units, needed)
     results, seen = [], 0
     for policy in _policies(bench):
-        ours, theirs, transitions = bench.once(
-            ("episodes", policy, units), partial(own_episodes, bench, policy, units, progress)
-        )
-        x, y = ours[check.field], theirs[check.field]
-        seen += transitions
-        plan = statistics.Plan(
-            tuple(f"{check.field}[{i}]" for i in range(columns)) if columns > 1 else (check.field,),
-            alpha,
-            sizes.margin,
-            units,
-            resolution=1e-4 * max(float(np.max(np.abs(x[np.isfinite(x)]), initial=0)), 1e-6),
-        )
-        results.append((policy, statistics.compare(plan, x, y)))
+
+        def compared(sample: int, policy: str = policy) -> statistics.Comparison:
+            nonlocal seen
+            ours, theirs, transitions = bench.once(
+                ("episodes", policy, units, sample), partial(own_episodes, bench, policy, units, sample, progress)
+            )
+            x, y = ours[check.field], theirs[check.field]
+            seen += transitions
+            names = tuple(f"{check.field}[{i}]" for i in range(columns)) if columns > 1 else (check.field,)
+            grain = 1e-4 * max(float(np.max(np.abs(x[np.isfinite(x)]), initial=0)), 1e-6)
+            return statistics.compare(statistics.Plan(names, alpha, sizes.margin, units, resolution=grain), x, y)
+
+        results.append((policy, statistics.twice(compared)))
     word = (
         DIFFERENT
         if any(r.word == DIFFERENT for _, r in results)
