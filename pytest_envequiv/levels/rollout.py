@@ -262,7 +262,7 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
 
 
 def _first_wrong(bench: Bench, wrong: Mapping[str, tuple[Any, ...]]) -> list[str]:
-    """Diverging fields: the earliest; of those the state, the reward last, and what is furthest beyond its tolerance."""
+    """Diverging fields: the earliest; of those the state, the reward last, and what is furthest off."""
     role = {f.name: f.role for f in bench.pair.fields}
 
     def rank(name: str) -> tuple[int, bool, bool, float, str]:

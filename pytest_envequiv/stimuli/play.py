@@ -139,7 +139,7 @@ def play(
     return Play(Rows.join(rows), join_outcomes(outcomes), resets, seeds, np.concatenate(policies))
 
 
-def resets(backend: Any, seeds: np.ndarray, together: int = 64) -> Outcome:
+def reset_many(backend: Any, seeds: np.ndarray, together: int = 64) -> Outcome:
     """Many resets, ``together`` at a time: a backend that keeps one object a lane need not make thousands."""
     parts = [backend.reset(seeds[i : i + together]) for i in range(0, len(seeds), together)]
     return join_outcomes([Outcome(p.state, p.outputs) for p in parts])
