@@ -253,9 +253,7 @@ def settle_draws(bench: Bench) -> None:
     result = next_states_differ(pair, rows, row, worst.field.name)
     if result.word != DIFFERENT:
         pair.step_mode = "distribution"
-        pair.notes.append(
-            f"draws of a step look alike but are used in another way; next states are compared as distributions ({result.text})"
-        )
+        pair.notes.append(f"draws of a step look alike but are used in another way ({result.text})")
 
 
 def next_states_differ(pair: Pair, rows: Rows, row: int, name: str) -> statistics.Comparison:

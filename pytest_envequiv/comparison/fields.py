@@ -241,6 +241,6 @@ def _judged(
         beyond[chosen] = False
         if hasty is not None:
             beyond[np.flatnonzero(hasty)[MOST_CALIBRATED:]] = True
-        unsure = np.logical_and(suspect.any(1), beyond)
+        unsure = np.asarray(np.logical_and(suspect.any(1), beyond), bool)
         suspect[beyond] = False
     return Found(field, expected, actual, error, bound, suspect, ties, unsure)

@@ -15,6 +15,7 @@ from pytest_envequiv.bench import Bench
 from pytest_envequiv.levels import actions, behaviour, endings, resets
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
+from pytest_envequiv.spaces import matched_spaces
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Progress, Verdict, plain
 
 
@@ -76,8 +77,8 @@ def _spec(bench: Bench, check: Check) -> Verdict:
     problems = [p for p in bench.pair.problems if p.subject == check.field]
     if problems:
         return said(check, DIFFERENT, problems[0].text, tuple(p.text for p in problems[1:]))
-    spaces = [f"{name} {a}" for name, a, _ in bench.pair._matched_spaces() if name.split(".")[0] == check.field]
-    return said(check, EQUAL, "; ".join(spaces) or "no spaces")
+    matched = [f"{name} {a}" for name, a, _ in matched_spaces(bench.pair) if name.split(".")[0] == check.field]
+    return said(check, EQUAL, "; ".join(matched) or "no spaces")
 
 
 def _conventions(bench: Bench, check: Check) -> Verdict:

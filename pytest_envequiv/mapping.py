@@ -1,0 +1,193 @@
+"""How a pair's field map is found and tried: by playing both sides, by pushing fields, by injecting fresh states.
+
+``align.py`` says what a map is and proposes one from values; what has to be asked of the backends is here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_envequiv import align
+from pytest_envequiv.align import Pairs, StateMap
+from pytest_envequiv.backends.protocol import Arrays, Outcome, State
+from pytest_envequiv.stimuli.play import play, seeds_for, shown
+
+if TYPE_CHECKING:  # a pair is handed in
+    from pytest_envequiv.pair import Pair
+
+SAMPLE_STEPS = 40
+
+
+def apart(a: Outcome, b: Outcome) -> bool:
+    """Whether any output of two outcomes differs, bit by bit."""
+    return any(
+        not np.array_equal(a.outputs[k], b.outputs[k], equal_nan=a.outputs[k].dtype.kind == "f") for k in a.outputs
+    )
+
+
+def play_both(pair: Pair, seeds: np.ndarray) -> Pairs | None:
+    """Free-running play of both sides from the same resets: states with the same history."""
+    if pair.reset_mode == "none":
+        return None
+    ours, theirs = pair.reset_both(seeds)
+    rng_rows = pair.sample.rows
+    keep_state, keep_seen, keep_clock, keep_target = (
+        [ours.state],
+        [shown(ours.outputs)],
+        [np.zeros(len(seeds), int)],
+        [theirs.state],
+    )
+    lanes = np.arange(len(seeds))
+    for t in range(1, SAMPLE_STEPS if pair.step_mode != "distribution" else 1):
+        at = np.flatnonzero(rng_rows.step == t - 1)
+        # The sample's own actions, for the lanes that are still alive on both sides.
+        chosen = {int(e): i for e, i in zip(rng_rows.episode[at], at, strict=True)}
+        on = np.array([i for i, lane in enumerate(lanes) if int(lane) in chosen], int)
+        if not len(on):
+            break
+        rows = np.array([chosen[int(lanes[i])] for i in on])
+        action = {k: v[rows] for k, v in rng_rows.action.items()}
+        step_seeds = rng_rows.seeds[rows]
+        ours = pair.ref.step(ours.state.take(on), action, step_seeds)
+        theirs = pair.target_step(theirs.state.take(on), action, step_seeds, ours.draws)
+        alive = np.flatnonzero(~ours.done & ~theirs.done)
+        lanes = lanes[on][alive]
+        ours, theirs = ours.take(alive), theirs.take(alive)
+        if not len(alive):
+            break
+        keep_state.append(ours.state)
+        keep_seen.append(shown(ours.outputs))
+        keep_clock.append(np.full(len(alive), t))
+        keep_target.append(theirs.state)
+    return Pairs(
+        State.join(keep_state),
+        {k: np.concatenate([s[k] for s in keep_seen]) for k in keep_seen[0]},
+        np.concatenate(keep_clock),
+        State.join(keep_target),
+        frozenset(n for n, v in pair.target_play.rows.state.fields.items() if bool((v != v[:1]).any())),
+    )
+
+
+def build(pair: Pair, pairs: Pairs | None) -> StateMap:
+    if pair.target.spec.state != "fields" or pair.ref.spec.state != "fields":
+        sides = [s for s in (pair.ref, pair.target) if s.spec.state != "fields"]
+        said = "; ".join(
+            f"the {'reference' if s is pair.ref else 'target'}'s state cannot be written ({s.spec.state})"
+            for s in sides
+        )
+        return StateMap((), {}, tuple(pair.ref.spec.fields), {}, False, said)
+    free = getattr(pair.target.backend, "free", {})
+    leaves, fields, given = pair.target.spec.fields, pair.ref.spec.fields, pair.contract.fields
+    found = align.propose(leaves, fields, pairs, given, free)
+    if found.missing:
+        theirs = pair.target_play.rows
+        shows = align.by_showing(
+            (pair.sample.rows.state, pair.sample.rows.seen), (theirs.state, theirs.seen), pair.observations, leaves
+        )
+        found = align.propose(leaves, fields, pairs, given, free, None, shows)
+    if found.missing and pairs is None:
+        found = align.propose(leaves, fields, pairs, given, free, _responses(pair), shows)
+    return _without_inert(pair, found, pairs)
+
+
+def _responses(pair: Pair) -> dict[str, tuple[align.Source, ...]]:
+    """Push fields on both sides, each in its own play, and match those whose pushes are answered alike."""
+    names = list(pair.observations.values())
+    theirs_named = {v: k for k, v in pair.observations.items()}
+    rows = pair.sample.rows.take(slice(0, 256))
+    begun = pair.target.reset(seeds_for(91, count=256))
+    action = {k: np.resize(v, (256, *v.shape[1:])) for k, v in rows.action.items()}
+    seeds = seeds_for(92, count=256)
+    fixed = {k: np.repeat(v[:1], len(v), 0) for k, v in action.items()}
+
+    def step_ref(state: State) -> Arrays:
+        return pair.ref.step(
+            State(state.fields), {k: v[: len(state)] for k, v in fixed.items()}, seeds[: len(state)]
+        ).outputs
+
+    def step_target(state: State) -> Arrays:
+        outputs = pair.target.step(
+            state, pair.target_action({k: v[: len(state)] for k, v in fixed.items()}), seeds[: len(state)]
+        ).outputs
+        return {n: outputs[theirs_named[n]] for n in names}
+
+    mine = align.signatures(step_ref, pair.sample.resets.state.edited() if len(rows) < 8 else rows.state, names)
+    theirs = align.signatures(step_target, begun.state, names)
+    return align.by_response(mine, theirs, pair.target.spec.fields)
+
+
+def _without_inert(pair: Pair, found: StateMap, pairs: Pairs | None) -> StateMap:
+    """Fields that could not be filled but change nothing are filled as they are after a reset."""
+    if not found.missing:
+        return _verified(pair, found, pairs)
+    begun = pair.target.reset(seeds_for(93, count=64))
+    action = pair.target_action({k: np.resize(v, (64, *v.shape[1:])) for k, v in pair.sample.rows.action.items()})
+    seeds = seeds_for(94, count=64)
+    base = pair.target.step(begun.state, action, seeds)
+    links, missing = list(found.links), dict(found.missing)
+    for name in found.missing:
+        value = begun.state.fields[name]
+        leaf = pair.target.spec.fields[name]
+        other = ~value if value.dtype == bool else value + np.ones((), value.dtype)
+        moved = pair.target.step(begun.state.edited(**{name: other}), action, seeds)
+        if not apart(base, moved):
+            constant = tuple(value[0].astype(float).ravel().tolist())
+            links.append(align.Link(name, leaf, (align.Source("constant", value=constant),), how="changing nothing"))
+            del missing[name]
+            pair.notes.append(f"state field {name!r} of the target changes no output; it is not compared")
+    return _verified(pair, StateMap(tuple(links), missing, found.unread, found.ambiguous), pairs)
+
+
+def _verified(pair: Pair, found: StateMap, pairs: Pairs | None) -> StateMap:
+    """Try the map on fresh states: injected there, does at least some output come out as the reference's?"""
+    if not found.complete:
+        open_fields = ", ".join([*found.missing, *found.ambiguous])
+        return StateMap(
+            found.links, found.missing, found.unread, found.ambiguous, False, f"no sure source for {open_fields}"
+        )
+    fresh = play(pair.ref, 16, 24, 2_000_003)
+    rows = fresh.rows
+    pair.map = found
+    theirs = pair.target_step(pair.inject(rows), rows.action, rows.seeds, fresh.outcome.draws)
+    best = 0.0
+    for target_name, name in pair.observations.items():
+        x = np.asarray(fresh.outcome.outputs[name], float).reshape(len(rows), -1)
+        y = np.asarray(theirs.outputs[target_name], float).reshape(len(rows), -1)
+        moving = np.flatnonzero((x != x[:1]).any(0))
+        if len(moving):
+            best = max(best, float(np.isclose(x, y, rtol=1e-3, atol=1e-4, equal_nan=True)[:, moving].mean(0).max()))
+        elif np.array_equal(x, y):
+            best = 1.0
+    by_name = all(link.how in ("name", "contract", "never moving", "being a label") for link in found.links)
+    verified = best >= 0.5 or by_name or pair.step_mode == "distribution" or _begins_alike(pair, found, pairs)
+    said = (
+        ""
+        if verified
+        else f"injected through the proposed map, no output agrees on half of the states (best {best:.0%})"
+    )
+    return StateMap(found.links, found.missing, found.unread, found.ambiguous, verified, said)
+
+
+def _begins_alike(pair: Pair, found: StateMap, pairs: Pairs | None) -> bool:
+    """Whether, after fresh resets with shared draws and soon after, the map gives the very states the target is
+    in. A port may be so wrong that no output of a step agrees; the map can be right all the same."""
+    if pair.reset_mode == "none" or pairs is None:
+        return False
+    free = getattr(pair.target.backend, "free", {})
+    seeds = seeds_for(97, count=64)
+    ours, theirs = pair.reset_both(seeds)
+    begun = Pairs(ours.state, shown(ours.outputs), np.zeros(len(seeds), int), theirs.state)
+    varied = False
+    # Soon after, a port with a bug is off by a little; the wrong field would be off by any amount.
+    for some, enough, slack in ((begun, align.ENOUGH, 1e-5), (pairs.until(align.EARLY[0]), 0.5, 0.05)):
+        given = found.apply(some.state, some.seen, some.clock, some.clock, free).fields
+        for name in given.keys() - free.keys():
+            x, y = (np.asarray(v, float).reshape(len(v), -1) for v in (given[name], some.target.fields[name]))
+            spread = np.nan_to_num(np.nanmax(y, 0) - np.nanmin(y, 0))
+            close = np.abs(x - y) <= 1e-5 + 1e-4 * np.abs(y) + slack * spread
+            if (close | (np.isnan(x) & np.isnan(y))).all(1).mean() < enough:
+                return False
+            varied |= bool((y != y[:1]).any())
+    return varied
