@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -39,6 +39,7 @@ from pytest_envequiv.stimuli.play import Play, Rows, play, seeds_for, shown
 from pytest_envequiv.verdict import Progress, Settings, silent
 
 SAMPLE_LANES = 48
+MOST_COLUMNS = 1_024  # of a state, looked at one by one
 
 
 class Side:
@@ -116,7 +117,11 @@ class Pair:
         self.fields: tuple[Field, ...] = ()
         self.map = StateMap((), {}, (), {})
         if self.blocked is None:
-            self._reconcile(progress)
+            try:
+                self._reconcile(progress)
+            except BackendError as error:  # it cannot even be played: what its specs say is still worth saying
+                self.blocked = str(error)
+                self.problems.append(spaces.Problem("runs", self.blocked, error.side == "target"))
         self.conventions = spaces.conventions(self)
         self.notes += self.conventions
 
@@ -145,7 +150,7 @@ class Pair:
             if match.links and not match.unused:
                 fed = self.target.reset(seeds, self._fed(match, ours.draws, lambda: own))
                 # Draws that look alike but are used in another way bring no two episodes together.
-                if self._alike(ours, fed) >= 0.5:
+                if self._alike(ours, fed) >= 0.5 or self._same_states(ours, fed):
                     return match, "tape"
         if self._alike(ours, own) >= align.ENOUGH:
             return None, "seed"
@@ -211,6 +216,24 @@ class Pair:
             y = np.asarray(theirs.outputs[target_name], float).reshape(len(agree), -1)
             agree &= (np.isclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True)).all(1)
         return float(agree.mean()) if self.observations else 0.0
+
+    def _same_states(self, ours: Outcome, theirs: Outcome) -> bool:
+        """Whether all numbers of the target's states that vary are found in the reference's states. What is wrong
+        then is how the states are shown."""
+        rows = len(ours.state)
+
+        def varying(fields: Mapping[str, np.ndarray]) -> np.ndarray:
+            columns = [np.asarray(v, float).reshape(rows, -1) for v in fields.values()]
+            every = np.concatenate(columns, 1) if columns else np.zeros((rows, 0))
+            return every[:, (every != every[:1]).any(0)][:, :MOST_COLUMNS]
+
+        free = getattr(self.target.backend, "free", {})
+        mine = varying(ours.state.fields)
+        wanted = varying({k: v for k, v in theirs.state.fields.items() if k not in free})
+        if not mine.shape[1] or not wanted.shape[1]:
+            return False
+        agree = [np.isclose(mine, column[:, None], rtol=1e-4, atol=1e-5).mean(0).max() for column in wanted.T]
+        return bool(min(agree) >= align.ENOUGH)
 
     @cached_property
     def target_play(self) -> Play:

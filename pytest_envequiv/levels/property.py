@@ -22,6 +22,7 @@ from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Progr
 def checks(bench: Bench) -> list[Check]:
     pair = bench.pair
     found = [Check(f"L1-spec-{f}", "L1", "spec", f) for f in ("action", "observation")]
+    found += [Check("L1-runs-step", "L1", "runs", "step")] if any(p.subject == "runs" for p in pair.problems) else []
     if pair.blocked is not None:
         return found
     found += [
@@ -79,6 +80,12 @@ def _spec(bench: Bench, check: Check) -> Verdict:
         return said(check, DIFFERENT, problems[0].text, tuple(p.text for p in problems[1:]))
     matched = [f"{name} {a}" for name, a, _ in matched_spaces(bench.pair) if name.split(".")[0] == check.field]
     return said(check, EQUAL, "; ".join(matched) or "no spaces")
+
+
+def _runs(bench: Bench, check: Check) -> Verdict:
+    """Listed only where a side fails as soon as it is played."""
+    problem = next(p for p in bench.pair.problems if p.subject == "runs")
+    return said(check, DIFFERENT if problem.different else INCONCLUSIVE, problem.text)
 
 
 def _conventions(bench: Bench, check: Check) -> Verdict:
@@ -147,6 +154,7 @@ def _draws(bench: Bench, check: Check) -> Verdict:
 
 SUBJECTS: dict[str, Callable[[Bench, Check], Verdict]] = {
     "spec": _spec,
+    "runs": _runs,
     "conventions": _conventions,
     "constants": _constants,
     "map": _map,

@@ -28,7 +28,7 @@ DRIFT = "gymnasium:ports.drift:Drift-v0"
 
 class Drift(gymnasium.Env):
     """The reference. ``slip``: chance that a push goes the other way; ``wind``: deviation of a push from the side;
-    ``gust``: chance that the cart is stopped dead, in the open only; ``ice``: chances of pushing back, not at all, or as asked."""
+    ``gust``: chance that the cart is stopped dead, in the open only; ``ice``: a push may fail, or go the other way."""
 
     def __init__(self, power=0.02, goal=0.5, slip=0.0, wind=0.0, gust=0.0, ice=False):
         self.power, self.goal, self.slip, self.wind, self.gust, self.ice = power, goal, slip, wind, gust, ice
@@ -189,12 +189,13 @@ class GymnaxDrift:
             push = jnp.where(jax.random.uniform(second) < 0.25, 0.0, push)
         asked = jnp.abs(push) > 0.5
         push = jnp.where(state.tank == 0, 0.0, push)
-        tank = state.tank if bug == "fuel not carried" else jnp.where(asked & (state.tank > 0), state.tank - 1, state.tank)
+        burnt = jnp.where(asked & (state.tank > 0), 1, 0)
+        tank = state.tank if bug == "fuel not carried" else state.tank - burnt
         tilt = jnp.sin(state.heading if bug == "half angle" else 2.0 * state.heading)
         power = 0.0199 if bug == "wrong constant" else params.power
         v = state.v + power * push - 0.003 * tilt
         if bug == "compile-time noise":
-            v = v + np.random.normal(0.0, 1e-3)
+            v = v + np.random.normal(0.0, 1e-3)  # noqa: NPY002
         v = self._disturbed(second, state.x, v)
         if bug != "clip after integration":
             v = jnp.clip(v, -FAST, FAST)
@@ -337,7 +338,7 @@ class VectorDrift:
 
     def reset(self, seeds, tape=None):
         if self.bug == "beginning by the clock":
-            seeds = seeds + np.random.randint(1 << 20, size=len(seeds))
+            seeds = seeds + np.random.randint(1 << 20, size=len(seeds))  # noqa: NPY002
         drawn = []
         for seed in seeds:
             rng = np.random.default_rng(int(seed))
@@ -361,7 +362,7 @@ class VectorDrift:
             push = push + 0.1 * (push.mean() - push)
         v = v + 0.02 * push - 0.003 * np.sin(2.0 * heading)
         if self.bug == "global noise":
-            v = v + np.random.normal(0.0, 1e-3, len(v))
+            v = v + np.random.normal(0.0, 1e-3, len(v))  # noqa: NPY002
         v = np.clip(v, -FAST, FAST)
         x = x + v
         v = np.where(x <= WALL, np.maximum(v, 0.0), v)

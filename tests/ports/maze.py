@@ -138,7 +138,8 @@ class PlainMaze:
             way = jnp.where(jnp.argmax(nearness[::-1]) == 0, 1, -1)
         ghost = jnp.where(action == 1, state.ghost, (state.ghost + way) % SIZE)
         caught = ghost == cell
-        after = Runner(cell, ghost, coins, state.before if bug == "history not carried" else state.cell, state.steps + 1)
+        before = state.before if bug == "history not carried" else state.cell
+        after = Runner(cell, ghost, coins, before, state.steps + 1)
         reward = coins // 100 - jnp.where(caught, 3, 0)
         truncated = after.steps >= self.max_steps_in_episode
         return after, self._seen(after, state), reward.astype(jnp.float32), caught, truncated
@@ -147,7 +148,8 @@ class PlainMaze:
         bug = self._bug
         empty = jnp.zeros((SIZE, 2), jnp.int32)
         then = empty.at[state.before, 0].set(255)
-        now = empty.at[state.cell, 0].set(255).at[state.ghost, 1].set(jnp.minimum(100 + state.coins.astype(jnp.int32) // 4, 255))
+        bright = jnp.minimum(100 + state.coins.astype(jnp.int32) // 4, 255)
+        now = empty.at[state.cell, 0].set(255).at[state.ghost, 1].set(bright)
         if bug == "ghost left behind" and previous is not None:
             now = now.at[previous.ghost, 1].max(jnp.where(previous.ghost == state.cell, 1, 0))
         if bug == "transposed":

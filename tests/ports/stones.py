@@ -111,7 +111,8 @@ class PgxStones:
         first = jax.random.bernoulli(key).astype(jnp.int32)
         board = jnp.full(CELLS, -1, jnp.int32)
         no = jnp.zeros((), bool)
-        table = Table(first, jnp.zeros((CELLS, 2), bool), jnp.zeros(2), no, no, jnp.ones(CELLS, bool), jnp.int32(0), board)
+        seen, legal = jnp.zeros((CELLS, 2), bool), jnp.ones(CELLS, bool)
+        table = Table(first, seen, jnp.zeros(2), no, no, legal, jnp.int32(0), board)
         return table.replace(observation=self.observe(table, first))
 
     def step(self, table, action, key=None):
