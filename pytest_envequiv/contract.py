@@ -66,6 +66,8 @@ class Contract:
 
     path: str | None = None
     text: str = ""
+    ref: str | None = None
+    target: str | None = None
     ref_options: Mapping[str, Any] = field(default_factory=dict)
     target_options: Mapping[str, Any] = field(default_factory=dict)
     time_limit: int | None = None
@@ -106,6 +108,8 @@ def parse(text: str, path: str = "<text>") -> Contract:
     return Contract(
         path=path,
         text=text,
+        ref=pair.get("ref"),
+        target=pair.get("target"),
         ref_options=pair.get("ref_options", {}),
         target_options=pair.get("target_options", {}),
         time_limit=pair.get("time_limit"),

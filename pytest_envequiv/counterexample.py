@@ -21,7 +21,7 @@ from pytest_envequiv.backends.protocol import Arrays, State
 from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import Found, compare
 from pytest_envequiv.contract import holds
-from pytest_envequiv.errors import BackendError, ContractError
+from pytest_envequiv.errors import BackendError, ContractError, Limitation
 from pytest_envequiv.levels.finding import divergence, first
 from pytest_envequiv.pair import Pair, safe
 from pytest_envequiv.stimuli import states
@@ -317,7 +317,7 @@ def shrunk(bench: Bench, step: Step, name: str) -> tuple[Rows, Divergence]:
         rows = _chosen(start, slots, choice)
         try:
             return diverging(rows) is not None and (_untouched(slots, choice) or live(bench, rows))
-        except BackendError:  # an input a side cannot bear is no better counterexample
+        except (BackendError, Limitation):  # an input a side cannot bear is no better counterexample
             return False
 
     best = start
@@ -360,7 +360,8 @@ def _slots(bench: Bench, start: Rows) -> list[Slot]:
             slots.append(("state", name, 0, _plainer([1.0, 2.0, 10.0], float(flat[0]), whole=True)))
         elif value.dtype.kind == "f" and floats <= MOST_FLOATS:
             for i, x in enumerate(flat.tolist()):
-                usual = float(np.nanmedian(resets[name].reshape(len(resets[name]), -1)[:, i]))
+                begun = resets[name].reshape(len(resets[name]), -1)[:, i]
+                usual = float(np.nanmedian(begun)) if not np.isnan(begun).all() else x
                 slots.append(("state", name, i, _plainer([0.0, usual], x)))
     for name, value in start.action.items():
         space = pair.ref.spec.action[name]
@@ -417,7 +418,7 @@ def live(bench: Bench, rows: Rows) -> bool:
     floats = [(n, i) for n, v in rows.state.fields.items() if v.dtype.kind == "f" for i in range(v.reshape(-1).size)]
     if not floats or len(floats) > MOST_FLOATS:
         return False
-    if not states.within(rows, bench.ends)[0]:
+    if not states.within(rows, bench.ends, slack=1e-5)[0]:
         return False
     clocks = states.clocks(pair, bench.played)
     goal = np.array([float(rows.state.fields[n].reshape(-1)[i]) for n, i in floats])

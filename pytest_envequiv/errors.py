@@ -13,6 +13,10 @@ class ContractError(EnvequivError):
     """A contract, counterexample or option that cannot be used as written."""
 
 
+class Limitation(EnvequivError):
+    """Something we cannot do with a backend, through no fault of its own: a verdict is then INCONCLUSIVE."""
+
+
 class BudgetSpent(EnvequivError):
     """The run's time budget ended in the middle of something."""
 

@@ -8,6 +8,7 @@ for check in judge.checks:
 from __future__ import annotations
 
 import datetime
+import difflib
 import importlib.util
 import time
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pytest_envequiv import counterexample
 from pytest_envequiv.bench import Bench, Step, settle_draws
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.counterexample import Counterexample
-from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError
+from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError, Limitation
 from pytest_envequiv.levels import interaction, property, rollout
 from pytest_envequiv.levels.finding import judged_step, said
 from pytest_envequiv.pair import Pair
@@ -54,6 +55,7 @@ class Judge:
         self.pair = Pair(settings, self.contract, progress, ref, target)
         if settings.budget is not None:
             self.pair.ref.deadline = self.pair.target.deadline = started + settings.budget
+        _known_tolerances(self.contract, self.pair)
         self.bench = Bench(self.pair)
         settle_draws(self.bench)
         everything = [check for level in LEVEL.values() for check in self._listed(level)]
@@ -93,6 +95,8 @@ class Judge:
         except BackendError as error:
             word = DIFFERENT if error.side == "target" else INCONCLUSIVE
             verdict = said(check, word, str(error), (), {"error": str(error)})
+        except Limitation as error:
+            verdict = said(check, INCONCLUSIVE, str(error))
         except BudgetSpent:
             verdict = said(check, INCONCLUSIVE, f"the time budget of {self.settings.budget:g} s is spent")
         verdict.evidence["seconds"] = round(time.perf_counter() - started, 3)
@@ -175,20 +179,40 @@ def _sensible(settings: Settings) -> None:
         raise ContractError(f"there is no profile {settings.profile!r} (profiles are {', '.join(PROFILES)})")
 
 
+def _known_tolerances(contract: Contract, pair: Pair) -> None:
+    """A tolerance for a field that is not compared would silently do nothing."""
+    names = [f.name for f in pair.fields]
+    for name in contract.tolerances:
+        if pair.blocked is None and name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else f" (fields: {', '.join(names)})"
+            raise ContractError(f"contract {contract.path}: [tolerance.{name}]: there is no field {name!r}{hint}")
+
+
 def _contract(settings: Settings) -> Contract:
     """The contract that was named, or the envequiv.toml that lies beside a target's package, or none."""
     if settings.contract:
-        return contracts.read(settings.contract)
+        return _fitting(contracts.read(settings.contract), settings)
     module = settings.target.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module) if module.replace(".", "").isidentifier() else None
     except (ImportError, ValueError):
         spec = None
-    if spec and spec.submodule_search_locations:
-        beside = Path(next(iter(spec.submodule_search_locations))) / "envequiv.toml"
+    if spec and spec.origin:
+        beside = Path(spec.origin).parent / "envequiv.toml"
         if beside.is_file():
-            return contracts.read(beside)
+            return _fitting(contracts.read(beside), settings)
     return Contract()
+
+
+def _fitting(contract: Contract, settings: Settings) -> Contract:
+    """A contract that names its pair is for that pair only."""
+    for side, written, asked in (("ref", contract.ref, settings.ref), ("target", contract.target, settings.target)):
+        if written is not None and written != asked:
+            raise ContractError(
+                f"contract {contract.path}: it is for {side} = {written!r}, this run is about {asked!r}"
+            )
+    return contract
 
 
 def replay(path: str, settings: Settings | None = None, progress: Progress = silent) -> Verdict:

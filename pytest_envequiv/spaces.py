@@ -74,14 +74,10 @@ def conventions(pair: Pair) -> list[str]:
     merged = [s for s in (ours, theirs) if s.conventions.get("done") == "merged"]
     if len(merged) == 1:
         which = "target" if merged[0] is theirs else "reference"
-        found.append(
-            f"the {which} has one done flag where the other has terminated and truncated (done is compared)"
-        )
+        found.append(f"the {which} has one done flag where the other has terminated and truncated (done is compared)")
     styles = ours.conventions.get("auto_reset", "none"), theirs.conventions.get("auto_reset", "none")
     if styles[0] != styles[1]:
-        found.append(
-            f"auto-reset: {styles[0]} in the reference, {styles[1]} in the target (compared without it)"
-        )
+        found.append(f"auto-reset: {styles[0]} in the reference, {styles[1]} in the target (compared without it)")
     for name, a, b in matched_spaces(pair):
         if a.dtype != b.dtype:
             found.append(f"{name}: dtype {a.dtype} in the reference, {b.dtype} in the target")
@@ -95,9 +91,7 @@ def conventions(pair: Pair) -> list[str]:
                 found.append(f"only the {which} says {text} (not compared)")
     found += [*ours.notes, *theirs.notes]
     if pair.blocked is None and pair.map.unread and pair.map.usable:
-        found.append(
-            f"state of the reference with no counterpart in the target: {', '.join(pair.map.unread)}"
-        )
+        found.append(f"state of the reference with no counterpart in the target: {', '.join(pair.map.unread)}")
     return found
 
 

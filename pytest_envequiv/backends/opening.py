@@ -118,7 +118,7 @@ def _claimed(thing: Any, name: str, options: dict[str, Any], like: Spec | None) 
 
 
 def _candidates(thing: Any) -> list[Any]:
-    """What a module offers, in the order of DESIGN 4; anything else is itself."""
+    """What a module offers, in the order it is tried; anything else is itself."""
     if not isinstance(thing, ModuleType):
         return [thing]
     own = [

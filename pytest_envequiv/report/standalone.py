@@ -73,11 +73,11 @@ def _literal(value: np.ndarray, module: str) -> str:
 
 def _gymnasium(rest: str, state: Arrays, action: np.ndarray) -> Side:
     """State fields are attributes of the environment or of a wrapper. NaN stands for None."""
-    lines = [f"env = gymnasium.make({rest!r})", "env.reset(seed=0)"]
+    lines = [f'env = gymnasium.make("{rest}")', "env.reset(seed=0)"]
     for name, value in state.items():
         if value.dtype.kind == "f" and np.isnan(value).all():
             continue
-        lines.append(f"setattr(holder(env, {name!r}), {name!r}, {_literal(value, 'np')})")
+        lines.append(f'holder(env, "{name}").{name} = {_literal(value, "np")}')
     lines += [
         f"observation, reward, terminated, truncated, _ = env.step({_literal(action, 'np')})",
         'return {"observation": observation, "reward": reward, "terminated": terminated, "truncated": truncated}',
@@ -86,12 +86,13 @@ def _gymnasium(rest: str, state: Arrays, action: np.ndarray) -> Side:
 
 
 def _gymnax(rest: str, state: Arrays, action: np.ndarray) -> Side:
-    fields = ", ".join(f"{name}={_literal(value, 'jnp')}" for name, value in state.items())
     lines = [
-        f"env, params = gymnax.make({rest!r})",
+        f'env, params = gymnax.make("{rest}")',
         "key = jax.random.PRNGKey(0)",
         "_, state = env.reset_env(key, params)",
-        f"state = state.replace({fields})",
+        "state = state.replace(",
+        *(f"    {name}={_literal(value, 'jnp')}," for name, value in state.items()),
+        ")",
         f"observation, state, reward, terminated, _ = env.step_env(key, state, {_literal(action, 'jnp')}, params)",
         "truncated = env.is_truncated(state, params)",
         'return {"observation": observation, "reward": reward, "terminated": terminated, "truncated": truncated}',

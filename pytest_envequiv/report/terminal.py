@@ -132,6 +132,7 @@ def summary(pair: Mapping[str, Any], verdicts: list[Verdict], levels: Mapping[st
         *sides(pair["describe"]),
         *table(levels),
         *(f"note: {note}" for note in dict.fromkeys(pair["notes"])),
+        *accepted(verdicts),
         *uncertain(verdicts),
         *differences(verdicts),
         *undecided(verdicts),
@@ -166,6 +167,11 @@ def table(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
         for row in cells
     ]
+
+
+def accepted(verdicts: Sequence[Verdict]) -> list[str]:
+    """What the contract lets pass: it is not EQUAL, and a reader must see that."""
+    return [f"accepted: {v.check.id}: {v.notes[-1]}" for v in verdicts if v.evidence.get("accepted")]
 
 
 def uncertain(verdicts: Sequence[Verdict]) -> list[str]:

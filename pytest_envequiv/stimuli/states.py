@@ -155,12 +155,13 @@ def _first_end(pair: Pair, base: Rows, name: str, i: int, inner: float, outer: f
     return float(value.min()) if len(value) else np.inf
 
 
-def within(rows: Rows, limits: Ends) -> np.ndarray:
-    """bool[B]: rows no element of which lies beyond an end."""
+def within(rows: Rows, limits: Ends, slack: float = 0.0) -> np.ndarray:
+    """bool[B]: rows no element of which lies beyond an end, or nearer to it than ``slack`` of the way between ends."""
     inside = np.ones(len(rows), bool)
     for (name, i), (low, high) in limits.items():
         value = rows.state.fields[name].reshape(len(rows), -1)[:, i]
-        inside &= ~((value < low) | (value > high))
+        room = slack * (high - low if np.isfinite(high - low) else max(abs(low if np.isfinite(low) else high), 1.0))
+        inside &= ~((value < low + room) | (value > high - room))
     return inside
 
 
