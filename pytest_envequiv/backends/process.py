@@ -15,6 +15,7 @@ An array is {dtype, shape, data: little-endian bytes} or a plain nested list, re
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -289,7 +290,7 @@ class ProcessBackend:
         self.spec = spec
         self._peer = peer
         self._timeout = timeout
-        self._encode: Encode = np.ndarray.tolist if lists else pack
+        self._encode: Encode = (lambda array: array.tolist()) if lists else pack
         self._lanes = Lanes()
         self._over = ""
 
@@ -313,10 +314,8 @@ class ProcessBackend:
     def close(self) -> None:
         if not self._over:
             self._over = "it was closed"
-            try:
+            with contextlib.suppress(PeerError):  # it may have left by itself
                 self._peer.send({"op": "close"}, 1.0)
-            except PeerError:
-                pass  # it left by itself
         self._peer.close()
 
     def _outgoing(self, what: str, arrays: Arrays, declared: Mapping[str, Any], rows: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Space:
     def contains(self, values: np.ndarray) -> np.ndarray:
         """bool[B]: which rows of ``values`` (B, *shape) lie inside. NaN never does."""
         inside = (values >= self.low) & (values <= self.high)
-        return inside.reshape(len(values), -1).all(axis=1)
+        return np.asarray(inside.reshape(len(values), -1).all(axis=1))
 
     def __str__(self) -> str:
         def short(bound: np.ndarray) -> str:

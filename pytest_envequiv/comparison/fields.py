@@ -225,7 +225,7 @@ def _judged(
     if calibration is None:
         # Without a calibration only what no rounding could do counts; the rest is unknown.
         gross = np.isinf(error) | (error > 1e-2 * np.maximum(field.scale, 1e-12)) if not field.exact else suspect
-        unsure = (suspect & ~gross).any(1)
+        unsure = np.asarray((suspect & ~gross).any(1))
         suspect &= gross
     elif field.name in calibration.spread:
         chosen, spread = calibration.chosen, calibration.spread[field.name]
