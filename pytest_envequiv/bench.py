@@ -16,7 +16,7 @@ import numpy as np
 from pytest_envequiv.backends.protocol import Arrays, Outcome, Spec, State, Tape
 from pytest_envequiv.comparison import statistics
 from pytest_envequiv.comparison.fields import Found, compare
-from pytest_envequiv.pair import Pair
+from pytest_envequiv.pair import Field, Pair
 from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.play import Play, Rows, collect, seeds_for, shown
 from pytest_envequiv.verdict import DIFFERENT, Progress, silent
@@ -45,6 +45,7 @@ PROFILES = {
 ALPHA = 1e-3  # false-alarm budget of the whole suite
 DOUBT = 1e-4  # of which this much is for finding out whether draws that were matched are used alike
 LANES = 64  # episodes played side by side
+FEW_ULPS = 16  # by which two states of the same history may differ and still be asked the same question
 LONGEST = 2_000  # steps of an episode that has no declared limit
 
 
@@ -160,9 +161,21 @@ class Bench:
             total += len(now)
             ours = pair.ref.step(now.state, now.action, now.seeds)
             theirs = pair.target_step(theirs.state, now.action, now.seeds, ours.draws)
-            alive = np.flatnonzero(~ours.done & ~theirs.done)
+            # Histories that have come apart, by a bug or by rounding, have no state in common any more.
+            alive = np.flatnonzero(~ours.done & ~theirs.done & self._together(ours, theirs))
             lanes, ours, theirs = lanes[alive], ours.take(alive), theirs.take(alive)
         return Rows.join(parts) if parts else None
+
+    def _together(self, ours: Outcome, theirs: Outcome) -> np.ndarray:
+        """bool[B]: rows whose observations are the same, floats to within a few units in the last place."""
+        same = np.ones(len(ours.state), bool)
+        for field in self.pair.fields:
+            if field.role != "output" or not field.name.startswith("observation"):
+                continue
+            x, y = (v.astype(float) for v in self.pair.values(field, ours, theirs, np.zeros(len(same), int)))
+            slack = 0.0 if field.exact else FEW_ULPS * field.eps * np.maximum(field.scale, np.nan_to_num(np.abs(x)))
+            same &= ((np.abs(x - y) <= slack) | (np.isnan(x) & np.isnan(y))).all(1)
+        return same
 
     def rows(self, source: str) -> Rows | None:
         """The inputs of one source; None where the pair cannot be asked that way."""
@@ -230,17 +243,47 @@ class Bench:
         return statistics.share(max(1, self.comparisons), ALPHA - DOUBT)
 
 
+# -- whether draws that look alike are used alike -------------------------------------------------------------------
+
+COPIES, SPOTS = 256, 4  # copies of one row, and rows, from which the use of draws is judged
+CLEAR = 0.95  # of the copies that must differ for a difference of arithmetic, not of chances
+COUPLED = 0.7  # of the distance of strangers that sides which read their draws alike may be apart
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """One row, many times: how sides that share their draws come out, against sides that do not.
+
+    own       mean distance of two next states of the reference alone
+    shared    mean distance of the sides where the target is given the reference's draws; apart: where it is not
+    wrong     share of the copies that differ although their draws are shared
+    """
+
+    own: float
+    shared: float
+    apart: float
+    wrong: float
+
+    @property
+    def arithmetic(self) -> bool:
+        """The sides read their draws alike and still differ (nearly) always, or no draw matters: it is not chance."""
+        if self.own <= 1e-3 * self.shared:
+            return True
+        return self.shared < COUPLED * self.apart and self.wrong > CLEAR
+
+
 def settle_draws(bench: Bench) -> None:
     """Look whether draws that were matched by their labels are used alike; if not, fall back to distributions.
 
     Two programs may make the same draw and read it in another way (a slip to the left for small numbers, or for large
-    ones) and still be the same environment. So where the tape gives other outcomes, many next states are drawn from
-    that state with each side's own draws: only if their distributions differ is the disagreement a difference.
+    ones) and still be the same environment. Where the tape gives other outcomes, that is told from a difference in
+    two steps. Many copies of such a state: sides that read their draws alike stay close together, and if they differ
+    nearly always, the difference is not one of chances. Else many next states with each side's own draws: had the
+    sides other chances, their distributions would differ by about the share of copies that differ. If they do not,
+    the draws are used in another way; if that cannot be told with the samples there are, ``pair.doubt`` says so.
     """
     pair = bench.pair
-    if pair.step_mode != "tape":
-        return
-    if not pair.injectable():
+    if pair.step_mode != "tape" or not pair.injectable():
         return
     rows = pair.sample.rows
     ours, theirs = pair.ask(rows, pair.sample.outcome)
@@ -249,23 +292,57 @@ def settle_draws(bench: Bench) -> None:
     if not wrong:
         return
     worst = max(wrong, key=lambda f: int(f.rows.sum()))
-    row = int(np.flatnonzero(worst.rows)[0])
-    result = next_states_differ(pair, rows, row, worst.field.name)
-    if result.word != DIFFERENT:
-        pair.step_mode = "distribution"
-        pair.notes.append(f"draws of a step look alike but are used in another way ({result.text})")
+    differing = np.flatnonzero(worst.rows)
+    spots = differing[np.unique(np.linspace(0, len(differing) - 1, SPOTS).astype(int))]
+    couplings = {int(row): coupling(pair, rows, int(row), worst.field) for row in spots}
+    if any(c.arithmetic for c in couplings.values()):
+        return
+    row = max(couplings, key=lambda r: couplings[r].wrong)
+    share = max(couplings[row].wrong, 1 / COPIES)
+    margin = min(0.2, share / 2)
+    units = 0
+    while units == 0 or units > 4 * bench.sizes.units:  # the closest look that can be afforded
+        units = statistics.pairs_needed(margin, DOUBT, statistics.most_payoffs(8))
+        margin *= 1 if units <= 4 * bench.sizes.units else 1.2
+    result = next_states_differ(pair, rows, row, worst.field, margin, units)
+    if result.word == DIFFERENT:
+        return
+    pair.step_mode = "distribution"
+    pair.notes.append(f"draws of a step look alike but are used in another way ({result.text})")
+    if result.bound is None or result.bound > share / 2:
+        name = worst.field.name
+        pair.doubt = f"with shared draws {name} differs in {share:.0%} of the copies of a state, and {result.text}"
 
 
-def next_states_differ(pair: Pair, rows: Rows, row: int, name: str) -> statistics.Comparison:
+def _copies(rows: Rows, row: int, count: int, seeds: np.ndarray) -> Rows:
+    many = rows.take(np.full(count, row))
+    return replace(many, state=State(many.state.fields), seeds=seeds)
+
+
+def coupling(pair: Pair, rows: Rows, row: int, field: Field) -> Coupling:
+    many = _copies(rows, row, COPIES, seeds_for(52, row, count=COPIES))
+    ours, theirs = pair.ask(many)
+    x, y = (np.nan_to_num(v.astype(float)) for v in pair.values(field, ours, theirs, many.clock))
+    scale = np.where(field.scale > 0, field.scale, 1.0)
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return float((np.abs(a - b) / scale).sum(1).mean())
+
+    differ = compare(pair, many, ours, theirs)[field.name].rows
+    return Coupling(distance(x, np.roll(x, 1, 0)), distance(x, y), distance(x, np.roll(y, 1, 0)), float(differ.mean()))
+
+
+def next_states_differ(
+    pair: Pair, rows: Rows, row: int, field: Field, margin: float, units: int
+) -> statistics.Comparison:
     """One field of many next states of one row, each side with its own draws, compared as distributions."""
-    plan_size = statistics.pairs_needed(0.2, DOUBT, statistics.most_payoffs(8))
-    many = rows.take(np.full(plan_size, row))
-    seeds = seeds_for(51, row, count=2 * plan_size)
-    field = next(f for f in pair.fields if f.name == name)
-    ours = pair.ref.step(State(many.state.fields), many.action, seeds[:plan_size])
-    copies = replace(many, state=State(many.state.fields), seeds=seeds[plan_size:])
+    seeds = seeds_for(51, row, count=2 * units)
+    copies = _copies(rows, row, units, seeds[:units])
+    ours = pair.ref.step(copies.state, copies.action, copies.seeds)
+    copies = replace(copies, seeds=seeds[units:])
     theirs = pair.target_step(pair.inject(copies), copies.action, copies.seeds, None)
-    x, y = (v[:, :8].astype(float) for v in pair.values(field, ours, theirs, many.clock))
+    x, y = (v[:, :8].astype(float) for v in pair.values(field, ours, theirs, copies.clock))
     grain = 1e-5 * max(float(np.nanmax(np.abs(np.where(np.isfinite(x), x, 0)), initial=0.0)), 1e-6)
-    plan = statistics.Plan(tuple(f"{name}[{i}]" for i in range(x.shape[1])), DOUBT, 0.2, plan_size, resolution=grain)
+    names = tuple(f"{field.name}[{i}]" for i in range(x.shape[1]))
+    plan = statistics.Plan(names, DOUBT, margin, units, resolution=grain)
     return statistics.compare(plan, x, y)

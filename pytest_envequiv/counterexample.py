@@ -22,10 +22,11 @@ from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import Found, compare
 from pytest_envequiv.contract import holds
 from pytest_envequiv.errors import BackendError, ContractError, Limitation
-from pytest_envequiv.levels.finding import divergence, first
+from pytest_envequiv.levels import rollout
+from pytest_envequiv.levels.finding import divergence, first, judged_step
 from pytest_envequiv.pair import Pair, safe
 from pytest_envequiv.stimuli import states
-from pytest_envequiv.stimuli.play import Rows, play, shown
+from pytest_envequiv.stimuli.play import Play, Rows, join_outcomes, play, shown
 from pytest_envequiv.verdict import Check, Divergence, Verdict, plain
 
 VERSION = 1
@@ -184,6 +185,34 @@ def replayed(pair: Pair, example: Counterexample) -> Step:
     if example.path is None:
         raise ContractError("the counterexample holds a state, but states of this pair cannot be injected")
     return walked(pair, example.path)
+
+
+def still_apart(bench: Bench, example: Counterexample) -> Verdict | None:
+    """The verdict on the saved inputs, or None if they show no divergence any more. Raises ContractError.
+
+    A lockstep is judged as a lockstep: along the saved actions, against the reference's own drift.
+    """
+    check = example.check
+    if check.subject == "lockstep" and example.path is not None:
+        return rollout.along(bench, check, _played(bench.pair, example.path))
+    step = replayed(bench.pair, example)
+    if check.field not in step.found:
+        raise ContractError(f"the pair no longer has the field {check.field!r}")
+    return judged_step(bench, check, step, check.field) if step.found[check.field].rows.any() else None
+
+
+def _played(pair: Pair, path: dict[str, Any]) -> Play:
+    """The reference's episode along a path, as play."""
+    resets = pair.ref.reset(np.array([path["seed"]]))
+    actions = {k: _read_array(v) for k, v in path["actions"].items()}
+    outcome, rows, outcomes = resets, [], []
+    for t, draw in enumerate(path["draw_seeds"]):
+        action = {k: v[t : t + 1] for k, v in actions.items()}
+        first = np.zeros(1, int)
+        rows.append(Rows(outcome.state, shown(outcome.outputs), first + t, action, np.array([draw]), first, first + t))
+        outcome = pair.ref.step(outcome.state, action, np.array([draw]))
+        outcomes.append(outcome)
+    return Play(Rows.join(rows), join_outcomes(outcomes), resets, np.array([path["seed"]]), np.full(len(rows), "saved"))
 
 
 def walked(pair: Pair, path: dict[str, Any]) -> Step:

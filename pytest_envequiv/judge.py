@@ -22,7 +22,7 @@ from pytest_envequiv.contract import Contract
 from pytest_envequiv.counterexample import Counterexample
 from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError, Limitation
 from pytest_envequiv.levels import interaction, property, rollout
-from pytest_envequiv.levels.finding import judged_step, said
+from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.verdict import (
     DIFFERENT,
@@ -108,12 +108,11 @@ class Judge:
         if example is None:
             return None
         try:
-            step = counterexample.replayed(self.pair, example)
+            verdict = counterexample.still_apart(self.bench, example)
         except ContractError:
             return None
-        if check.field not in step.found or not step.found[check.field].rows.any():
+        if verdict is None:
             return None
-        verdict = judged_step(self.bench, check, step, check.field)
         verdict = replace(verdict, summary=f"{check.field}: the saved counterexample still differs", follows=None)
         place = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target)
         return replace(verdict, counterexample=str(place / f"{check.id}.json"))
@@ -223,11 +222,10 @@ def replay(path: str, settings: Settings | None = None, progress: Progress = sil
     judge = _judge_for(asked, example, progress)
     started = time.perf_counter()
     try:
-        step = counterexample.replayed(judge.pair, example)
-        field = example.check.field
-        if field not in step.found:
-            raise ContractError(f"counterexample {path}: the pair no longer has the field {field!r}")
-        verdict = judged_step(judge.bench, example.check, step, field)
+        found = counterexample.still_apart(judge.bench, example)
+        verdict = found or said(
+            example.check, EQUAL, f"{example.check.field}: the saved inputs agree", (), {"transitions": 1}
+        )
     except BackendError as error:
         verdict = said(example.check, DIFFERENT if error.side == "target" else INCONCLUSIVE, str(error))
     finally:

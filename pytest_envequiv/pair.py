@@ -102,6 +102,7 @@ class Pair:
     ):
         self.settings, self.contract = settings, contract
         self.notes: list[str] = []
+        self.doubt = ""  # why it is not known whether draws are used alike, if it is not
         self.problems: list[spaces.Problem] = []
         progress(f"opening reference {settings.ref}", 0, 0)
         self.ref = Side("ref", open_backend(settings.ref if ref is None else ref, dict(contract.ref_options)))
@@ -136,6 +137,7 @@ class Pair:
         )
         seeds = self.sample.reset_seeds
         own = self.target.reset(seeds)
+        spaces.check_shapes(self, own)
         self.reset_match, self.reset_mode = self._align_resets(seeds, own)
         self.step_match, self.step_mode = self._align_steps(own, seeds)
         pairs = mapping.play_both(self, seeds)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_envequiv.backends.protocol import AGENT, MASK, Space
+from pytest_envequiv.backends.protocol import AGENT, MASK, Outcome, Space
 
 if TYPE_CHECKING:  # a pair is handed in
     from pytest_envequiv.pair import Pair
@@ -65,6 +65,18 @@ def match_observations(pair: Pair) -> dict[str, str]:
             pair.notes.append(f"{name}: shape {a.shape} in the reference, {b.shape} in the target (compared reshaped)")
         matched[target_name] = name
     return matched
+
+
+def check_shapes(pair: Pair, begun: Outcome) -> None:
+    """Observations of the target whose shape is not the one its space declares are a problem and not compared."""
+    for name in list(pair.observations):
+        declared = pair.target.spec.observation[name].shape
+        value = begun.outputs.get(name)
+        if value is None or value.shape[1:] != declared:
+            given = "missing" if value is None else f"of shape {value.shape[1:]}"
+            text = f"the target's {name} is {given}, its space says {declared}"
+            pair.problems.append(Problem("observation", text, True))
+            del pair.observations[name]
 
 
 def conventions(pair: Pair) -> list[str]:

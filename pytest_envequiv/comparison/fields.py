@@ -181,11 +181,12 @@ def _reference(pair: Pair, field: Field, outcome: Outcome, rows: Rows) -> np.nda
     return pair.reference_values(field, outcome, rows.clock)
 
 
-def pushed(pair: Pair, rows: Rows, ulps: float, number: int) -> Rows:
+def pushed(pair: Pair, rows: Rows, ulps: float, number: int, together: bool = False) -> Rows:
     """The rows with every float input of the reference moved by ``ulps`` units in the last place, up or down.
 
     The unit is that of the coarsest precision either side keeps its state in. Directions are fixed by ``number``; an
-    odd number goes the other way than the even one before it, so that no threshold is only moved away from.
+    odd number goes the other way than the even one before it, so that no threshold is only moved away from. All rows
+    go the same way if ``together``, so that the same number at every step is a bias and not noise.
     """
     floats = [f for f in pair.fields if not f.exact]
     kept = [f.eps for f in floats if f.role == "state"] or [f.eps for f in floats]
@@ -196,7 +197,7 @@ def pushed(pair: Pair, rows: Rows, ulps: float, number: int) -> Rows:
     def move(value: np.ndarray) -> np.ndarray:
         if value.dtype.kind != "f":
             return value
-        sign = way * rng.choice([-1.0, 1.0], value.shape)
+        sign = way * rng.choice([-1.0, 1.0], value.shape[1:] if together else value.shape)
         moved = value.astype(float) * (1 + sign * ulps * eps)
         return moved if value.dtype == np.float64 else moved.astype(value.dtype)
 

@@ -140,7 +140,9 @@ def _draws(bench: Bench, check: Check) -> Verdict:
     mode, match = (pair.reset_mode, pair.reset_match) if check.field == "reset" else (pair.step_mode, pair.step_match)
     if match is not None and match.moved:
         return said(check, DIFFERENT, match.moved[0], match.moved[1:])
-    if match is not None:
+    if check.field == "step" and pair.doubt:
+        return said(check, INCONCLUSIVE, f"it is not known whether draws are used alike: {pair.doubt}")
+    if match is not None and mode == "tape":
         free = (f"{len(match.free)} draws of the target have no counterpart and stay its own",) if match.free else ()
         return said(check, EQUAL, f"{len(match.links)} draws matched by kind, shape and bounds", free)
     texts = {

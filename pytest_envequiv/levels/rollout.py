@@ -28,7 +28,7 @@ from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Diver
 POLICIES = {"quick": ("uniform", "repeat")}
 ALL_POLICIES = ("uniform", "repeat", "bang", "extreme")
 STATISTICS = ("return", "length")
-SHADOWS = 2  # pushed copies of an episode at each of two distances
+NOISY, BIASED = 1, 4  # copies of an episode at each of two distances: pushed at random, and always the same way
 EXAMINED = 16  # episodes for which the reference is run again
 LOST = 0.05  # drift, as a share of a field's range, past which an episode says nothing more
 
@@ -196,7 +196,8 @@ def _examined(
 def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.ndarray]]]:
     """lane -> (horizon, field -> (steps, elements) spread of the reference's own pushed copies, growing only).
 
-    A copy is pushed by one ulp, or by ``ratio`` ulps, at every step; the spread is in units of one ulp's push.
+    A copy is pushed by one ulp, or by ``ratio`` ulps, at every step, at random or always the same way (a constant that
+    is rounded is wrong in the same direction each time); the spread is in units of one ulp's push.
     """
     pair, played = bench.pair, bench.played
     if not lanes:
@@ -212,7 +213,7 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
         if int(e) in length
     }
     for distance in (1.0, reach):
-        for number in range(SHADOWS):
+        for number in range(NOISY + BIASED):
             on = order
             state = played.resets.take(on).state.edited()
             for t in range(steps):
@@ -224,7 +225,8 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
                 truth = played.outcome.take(at)
                 row = played.rows.take(at)
                 row = Rows(state, row.seen, row.clock, row.action, row.seeds, row.episode, row.step)
-                moved = pushed(pair, row, distance, number + 2 * t)
+                biased = number >= NOISY
+                moved = pushed(pair, row, distance, number if biased else 2 * t, together=biased)
                 tape = truth.draws if truth.draws and pair.step_mode == "tape" else None
                 outcome = pair.ref.step(moved.state, moved.action, moved.seeds, tape)
                 place = np.searchsorted(order, on)
@@ -273,9 +275,25 @@ def _first_wrong(bench: Bench, wrong: Mapping[str, tuple[Any, ...]]) -> list[str
 
 
 def _lockstep_verdict(bench: Bench, check: Check) -> Verdict:
-    result = bench.once("lockstep", lambda: lockstep(bench))
+    return _said_of(bench, check, bench.once("lockstep", lambda: lockstep(bench)))
+
+
+def along(bench: Bench, check: Check, played: Play) -> Verdict | None:
+    """The lockstep verdict of one field along other episodes than the bench's; None if the sides stay together."""
+    own = bench.__dict__.get("played")
+    bench.played = played
+    try:
+        result = lockstep(bench)
+        return _said_of(bench, check, result) if check.field in result.wrong else None
+    finally:
+        del bench.played
+        if own is not None:
+            bench.played = own
+
+
+def _said_of(bench: Bench, check: Check, result: Lockstep) -> Verdict:
     pair = bench.pair
-    evidence = {
+    evidence: dict[str, Any] = {
         "transitions": result.compared,
         "episodes": result.episodes,
         "terminations": result.terminations,

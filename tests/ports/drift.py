@@ -166,7 +166,11 @@ class GymnaxDrift:
             push = jnp.round(push * 64) / 64
         if self.slip:
             chance = 2 * self.slip if self.bug == "slip probability" else self.slip
-            push = jnp.where(jax.random.bernoulli(key, chance), -push, push)
+            if self.bug == "slips for large numbers":  # no bug: the same chances, read from the other end
+                slips = jax.random.uniform(key) >= 1.0 - self.slip
+            else:
+                slips = jax.random.bernoulli(key, chance)
+            push = jnp.where(slips, -push, push)
         if self.ice:
             chances = jnp.array([0.0, 0.4, 0.6] if self.bug == "missing outcome" else [0.2, 0.2, 0.6])
             push = push * (jax.random.categorical(key, jnp.log(chances)) - 1.0)
@@ -356,8 +360,8 @@ class VectorDrift:
         asked = np.abs(push) > 0.5
         push = np.where(tank == 0, 0.0, push)
         tank = np.where(asked & (tank > 0), tank - 1, tank)
-        if self.bug == "broadcast":  # (N, 1) against (N,)
-            push = (push[:, None] * np.ones_like(v)[None, :] * (v[None, :] <= FAST + v.min())).mean(1)
+        if self.bug == "broadcast":  # (N, 1) against (N,), summed: what one row gets depends on all
+            push = push * (v[:1] + v > 2.0 * v.min()).mean()
         if self.bug == "batch mean":
             push = push + 0.1 * (push.mean() - push)
         v = v + 0.02 * push - 0.003 * np.sin(2.0 * heading)
