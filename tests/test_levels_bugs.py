@@ -14,7 +14,7 @@ OWN = ("L1-jit", "L1-auto_reset", "L1-reset", "L1-after_done", "L3-episodes")
 def test_found_at_its_root(bug: Bug):
     judge = judging.of(bug.port, bug.name, bug.options)
     usual = [c.id for c in judge.checks if not c.id.startswith(OWN)]
-    verdicts = judging.run(judge, *usual, *bug.roots)
+    verdicts = judging.run(judge, *usual, *bug.roots, *bug.follows)
     roots = judging.different(verdicts)
     assert not set(bug.roots) - set(roots), (roots, judging.words(verdicts))
     assert "".join(sorted({check[1] for check, v in verdicts.items() if v.word == "DIFFERENT"})) == bug.levels

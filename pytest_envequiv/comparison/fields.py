@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import hadamard
 
 from pytest_envequiv.backends.protocol import Outcome, Tape
 from pytest_envequiv.contract import Tolerance
@@ -19,7 +20,6 @@ from pytest_envequiv.errors import BackendError
 from pytest_envequiv.pair import Field, Pair
 from pytest_envequiv.stimuli.play import Rows
 
-PUSHES = 4  # perturbed copies of a row at each of the two distances
 MOST_CALIBRATED = 1024  # rows for which the reference is asked how far rounding may carry it
 
 
@@ -87,7 +87,7 @@ def compare(pair: Pair, rows: Rows, ours: Outcome, theirs: Outcome) -> dict[str,
     if calibration is None or not len(rest) or any(f.wrong.any() for f in found.values()):
         return found
     # The worst rows are explained. The rest are asked about too: all by a few pushes, those left over by as many.
-    soon = calibrate(pair, rows, ours, np.sort(rest), pushes=2)
+    soon = calibrate(pair, rows, ours, np.sort(rest), hasty=True)
     left = np.zeros(len(rows), bool)
     for field in pair.fields:
         left |= _judged(pair, field, first[field.name], _both(calibration, soon)).rows
@@ -126,7 +126,7 @@ class Calibration:
     spread: dict[str, np.ndarray]
 
 
-def calibrate(pair: Pair, rows: Rows, ours: Outcome, chosen: np.ndarray, pushes: int = PUSHES) -> Calibration | None:
+def calibrate(pair: Pair, rows: Rows, ours: Outcome, chosen: np.ndarray, hasty: bool = False) -> Calibration | None:
     """Push the inputs of the ``chosen`` rows of the reference, which led to ``ours``; None if it cannot be done."""
     if pair.ref.spec.state != "fields":
         return None
@@ -135,20 +135,22 @@ def calibrate(pair: Pair, rows: Rows, ours: Outcome, chosen: np.ndarray, pushes:
     few, known = rows.take(chosen), ours.take(chosen)
     tape = known.draws if pair.step_mode == "tape" and known.draws else None
     try:
-        return Calibration(chosen, _spread(pair, few, tape, pushes))
+        return Calibration(chosen, _spread(pair, few, tape, hasty))
     except BackendError:
         if tape is None:
             raise
         # A pushed row may take another branch, and ask for a draw that was not made: all rows draw anew, alike.
-        return Calibration(chosen, _spread(pair, few, None, pushes))
+        return Calibration(chosen, _spread(pair, few, None, hasty))
 
 
-def _spread(pair: Pair, few: Rows, tape: Tape | None, pushes: int) -> dict[str, np.ndarray]:
+def _spread(pair: Pair, few: Rows, tape: Tape | None, hasty: bool) -> dict[str, np.ndarray]:
     spread: dict[str, np.ndarray] = {}
     base = pair.ref.step(few.state.edited(), few.action, few.seeds, tape)
     reach = max((pair.contract.tolerance(f.name).ratio for f in pair.fields), default=64.0)
-    for distance in (1.0, reach) if pushes > 2 else (reach,):
-        for push in range(pushes):
+    patterns = 2 * len(_patterns(few))
+    near, far = range(0, patterns, 2), range(patterns)  # far pushes go both ways, for thresholds
+    for distance, numbers in ((reach, range(2)),) if hasty else ((1.0, near), (reach, far)):
+        for push in numbers:
             moved = pushed(pair, few, distance, push)
             outcome = pair.ref.step(moved.state, moved.action, moved.seeds, tape)
             for field in pair.fields:
@@ -181,23 +183,39 @@ def _reference(pair: Pair, field: Field, outcome: Outcome, rows: Rows) -> np.nda
     return pair.reference_values(field, outcome, rows.clock)
 
 
-def pushed(pair: Pair, rows: Rows, ulps: float, number: int, together: bool = False) -> Rows:
+def _patterns(rows: Rows) -> np.ndarray:
+    """Directions in which float inputs are pushed together, one a line: (patterns, elements) of -1 and 1.
+
+    Lines of a Hadamard matrix: whatever the inputs' influences g are, and even if most cancel, some line moves the
+    output by at least the root of the sum of their squares (Parseval), which single random directions do not promise.
+    """
+    floats = [v for part in (rows.state.fields, rows.action) for v in part.values() if v.dtype.kind == "f"]
+    elements = sum(int(np.prod(v.shape[1:], dtype=int)) for v in floats)
+    size = 4 if elements <= 4 else 8
+    return hadamard(size).astype(float)[:, np.arange(max(elements, 1)) % size]
+
+
+def pushed(pair: Pair, rows: Rows, ulps: float, number: int, noise: bool = False) -> Rows:
     """The rows with every float input of the reference moved by ``ulps`` units in the last place, up or down.
 
-    The unit is that of the coarsest precision either side keeps its state in. Directions are fixed by ``number``; an
-    odd number goes the other way than the even one before it, so that no threshold is only moved away from. All rows
-    go the same way if ``together``, so that the same number at every step is a bias and not noise.
+    The unit is that of the coarsest precision either side keeps its state in. Directions are those of pattern
+    ``number // 2``, reversed if ``number`` is odd; or, as ``noise``, random for each row and element.
     """
     floats = [f for f in pair.fields if not f.exact]
     kept = [f.eps for f in floats if f.role == "state"] or [f.eps for f in floats]
     eps = max(kept, default=float(np.finfo(np.float32).eps))
-    rng = np.random.default_rng([number // 2, 31])
-    way = 1.0 - 2.0 * (number % 2)
+    patterns = _patterns(rows)
+    signs = patterns[number // 2 % len(patterns)] * (1.0 - 2.0 * (number % 2))
+    rng = np.random.default_rng([number, 31])
+    used = 0
 
     def move(value: np.ndarray) -> np.ndarray:
+        nonlocal used
         if value.dtype.kind != "f":
             return value
-        sign = way * rng.choice([-1.0, 1.0], value.shape[1:] if together else value.shape)
+        width = int(np.prod(value.shape[1:], dtype=int))
+        sign = rng.choice([-1.0, 1.0], value.shape) if noise else signs[used : used + width].reshape(value.shape[1:])
+        used += width
         moved = value.astype(float) * (1 + sign * ulps * eps)
         return moved if value.dtype == np.float64 else moved.astype(value.dtype)
 

@@ -225,8 +225,8 @@ def _drift(bench: Bench, lanes: list[int]) -> dict[int, tuple[int, dict[str, np.
                 truth = played.outcome.take(at)
                 row = played.rows.take(at)
                 row = Rows(state, row.seen, row.clock, row.action, row.seeds, row.episode, row.step)
-                biased = number >= NOISY
-                moved = pushed(pair, row, distance, number if biased else 2 * t, together=biased)
+                noisy = number < NOISY
+                moved = pushed(pair, row, distance, t if noisy else 2 * (number - NOISY), noise=noisy)
                 tape = truth.draws if truth.draws and pair.step_mode == "tape" else None
                 outcome = pair.ref.step(moved.state, moved.action, moved.seeds, tape)
                 place = np.searchsorted(order, on)

@@ -53,7 +53,7 @@ BUGS = [
     Bug("A", "drift", "frozen first state", ("L1-auto_reset-step",), "1"),
     Bug("R", "drift", "no reward at the end", everywhere("reward"), "123"),
     Bug("R", "drift", "reward term missing", everywhere("reward"), "123"),
-    Bug("R", "drift", "reward sign", (*everywhere("reward"), "L3-episodes-return"), "123"),
+    Bug("R", "drift", "reward sign", everywhere("reward"), "123", {"L3-episodes-return": "L3-lockstep-reward"}),
     Bug("R", "drift", "reward scale", everywhere("reward"), "123"),
     Bug("R", "drift", "reward clip order", everywhere("reward"), "123"),
     Bug("R", "stones", "reward order", everywhere("reward", *GAME)),
