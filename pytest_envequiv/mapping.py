@@ -122,22 +122,45 @@ def _without_inert(pair: Pair, found: StateMap, pairs: Pairs | None) -> StateMap
     """Fields that could not be filled but change nothing are filled as they are after a reset."""
     if not found.missing:
         return _verified(pair, found, pairs)
-    begun = pair.target.reset(seeds_for(93, count=64))
-    action = pair.target_action({k: np.resize(v, (64, *v.shape[1:])) for k, v in pair.sample.rows.action.items()})
-    seeds = seeds_for(94, count=64)
-    base = pair.target.step(begun.state, action, seeds)
+    begun = pair.target.reset(seeds_for(93, count=64)).state
     links, missing = list(found.links), dict(found.missing)
     for name in found.missing:
-        value = begun.state.fields[name]
-        leaf = pair.target.spec.fields[name]
-        other = ~value if value.dtype == bool else value + np.ones((), value.dtype)
-        moved = pair.target.step(begun.state.edited(**{name: other}), action, seeds)
-        if not apart(base, moved):
+        if _inert(pair, name, {link.field for link in found.links}):
+            leaf, value = pair.target.spec.fields[name], begun.fields[name]
             constant = tuple(value[0].astype(float).ravel().tolist())
             links.append(align.Link(name, leaf, (align.Source("constant", value=constant),), how="changing nothing"))
             del missing[name]
             pair.notes.append(f"state field {name!r} of the target changes no output; it is not compared")
     return _verified(pair, StateMap(tuple(links), missing, found.unread, found.ambiguous), pairs)
+
+
+def _inert(pair: Pair, name: str, linked: set[str]) -> bool:
+    """Whether one step of the target from states of its own play gives the same outputs and other fields, whatever the
+    field holds: one more, zero, the least, the greatest, and what it holds in other states (fuel that does not matter
+    as long as there is some has to be tried empty)."""
+    played = pair.target_play.rows
+    rows = played.take(np.unique(np.linspace(0, len(played) - 1, 512).astype(int)))
+    # The target's play was its own: actions and states are in its own terms.
+    state, value = State(rows.state.fields), rows.state.fields[name]
+    every = played.state.fields[name]
+    base = pair.target.step(state, rows.action, rows.seeds)
+    others = [
+        ~value if value.dtype == bool else value + np.ones((), value.dtype),
+        np.zeros_like(value),
+        np.broadcast_to(every.min(0), value.shape),
+        np.broadcast_to(every.max(0), value.shape),
+        value[np.random.default_rng(98).permutation(len(value))],
+    ]
+    for other in others:
+        moved = pair.target.step(state.edited(**{name: np.array(other, value.dtype)}), rows.action, rows.seeds)
+        changed = any(
+            not np.array_equal(v, base.state.fields[k], equal_nan=v.dtype.kind == "f")
+            for k, v in moved.state.fields.items()
+            if k in linked
+        )
+        if changed or apart(base, moved):
+            return False
+    return True
 
 
 def _verified(pair: Pair, found: StateMap, pairs: Pairs | None) -> StateMap:

@@ -102,6 +102,7 @@ class Pair:
     ):
         self.settings, self.contract = settings, contract
         self.notes: list[str] = []
+        self.one_sided = ""  # what only one side leaves to chance
         self.doubt = ""  # why it is not known whether draws are used alike, if it is not
         self.problems: list[spaces.Problem] = []
         progress(f"opening reference {settings.ref}", 0, 0)
@@ -142,6 +143,9 @@ class Pair:
         self.step_match, self.step_mode = self._align_steps(own, seeds)
         pairs = mapping.play_both(self, seeds)
         self.map = mapping.build(self, pairs)
+        self.one_sided = self._one_sided()
+        if self.one_sided:
+            self.step_mode = "none needed"  # what follows from a state is certain on one side: every row must agree
         self.fields = self._list_fields()
 
     def _align_resets(self, seeds: np.ndarray, own: Outcome) -> tuple[drawing.Matching | None, str]:
@@ -177,6 +181,24 @@ class Pair:
             return None, "none needed"
         same_kind = self.ref.spec.kind == self.target.spec.kind
         return None, "seed" if same_kind and self._same_stream() else "distribution"
+
+    def _one_sided(self) -> str:
+        """What is said where only one side draws in a step, and it matters, though the states are known in full.
+
+        Where the reference holds something the target has not, that may be its luck (a deck that was shuffled at the
+        reset, of which the other side draws one card at a time): then distributions have to decide.
+        """
+        if self.step_mode != "distribution" or not self.map.usable or self.sample.outcome.draws is None:
+            return ""
+        theirs = self.example_outcome.draws
+        if theirs is None:
+            return ""
+        drawn = [[d for d in draws if not drawing.trivial(d)] for draws in (self.sample.outcome.draws, theirs)]
+        if bool(drawn[0]) == bool(drawn[1]) or (drawn[1] and self.map.unread):
+            return ""
+        names = ("reference", "target") if drawn[0] else ("target", "reference")
+        kinds = ", ".join(f"{d.kind} at {d.site}" for d in drawn[0] or drawn[1])
+        return f"only the {names[0]} draws in a step ({kinds}); the {names[1]} leaves nothing to chance"
 
     def _varies(self, side: Side, rows: Rows) -> bool:
         """Whether the reference's step depends on its seed."""

@@ -1,4 +1,4 @@
-"""Brax environments: ``brax:halfcheetah?backend=spring``, or an object with its ``reset(rng)``, ``step(state, action)``."""
+"""Brax environments: ``brax:halfcheetah?backend=spring``, or an object with its ``reset(rng)``, ``step``."""
 
 from __future__ import annotations
 

@@ -147,14 +147,10 @@ class Watch:
         if kinds != {"array"} or len(self._shapes) != 1:
             return None
         dtype = np.result_type(*self._dtypes)
+        if {str(d) for d in self._dtypes} == {"int64", "uint64"}:  # bit boards
+            dtype = np.dtype(np.uint64)
         if optional:
             dtype = np.result_type(dtype, np.float64)
-        if (
-            dtype.kind == "f"
-            and any(d.kind in "iu" and d.itemsize == 8 for d in self._dtypes)
-            and {d.kind for d in self._dtypes} == {"i", "u"}
-        ):
-            return None  # integers on both sides of what 64 bits can hold
         # What a step leaves behind most often comes first; a reset may store another type.
         forms = sorted(self._forms.values(), key=lambda known: -known[1])
         return Codec(
@@ -208,7 +204,7 @@ class Codec:
         if self.optional:
             nothing = np.full(self.shape, np.nan)
             values = [nothing if v is None else v for v in values]
-        array = np.array(values, self.dtype)
+        array = np.array(values, self.dtype)  # OverflowError if a bit board turns negative
         if array.shape[1:] != self.shape:
             raise ValueError(f"a state field changed its shape from {self.shape} to {array.shape[1:]}")
         return array

@@ -43,9 +43,15 @@ SCENERY = {
     "gymnasium.spaces",
     "gymnax.environments.spaces",
 }
+MUJOCO = ("qpos", "qvel", "act", "time", "qacc_warmstart", "mocap_pos", "mocap_quat")  # the state of a simulation
+KEYS = {"key", "rng", "prng", "prng_key", "rng_key", "random_key", "np_random", "rng_state"}
 PLAIN = {"builtins", "collections", "numpy", "jax", "jaxlib", "torch", "mujoco"}  # not walked into
 DEEPEST = 6
 MOST_ITEMS = 64
+
+
+class Bare(dict[str, Any]):
+    """A dict whose keys are the names of its places, without the name it has itself."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,10 @@ def walk(root: Any) -> tuple[dict[str, Path], dict[str, Path]]:
             if key in SKIPPED or key.startswith("__") or _is_scenery(value):
                 continue
             name, place = f"{prefix}{key}", (*path, step)
-            if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)):
+            if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)) or is_key(key, value):
                 generators[name if name not in generators else f"{type(here).__name__}.{name}"] = place
-            elif (key in INNER and hasattr(value, "step")) or isinstance(value, types.SimpleNamespace):
-                visit(place, value, prefix)  # a wrapper, or a plain holder of leaves, adds nothing to their names
+            elif (key in INNER and hasattr(value, "step")) or _is_holder(value):
+                visit(place, value, prefix)  # adds nothing to the names
             elif _is_walkable(value) and len(place) <= DEEPEST + sum(k in INNER for k in place):
                 visit(place, value, f"{name}.")
             elif id(value) not in seen:
@@ -94,6 +100,13 @@ def walk(root: Any) -> tuple[dict[str, Path], dict[str, Path]]:
 
     visit((), root, "")
     return places, generators
+
+
+def is_key(name: str, value: Any) -> bool:
+    """Whether it is a key of ``jax.random``: of the typed kind, or two words under a telling name."""
+    if type(value).__name__ == "PRNGKeyArray":
+        return True
+    return is_jax(value) and value.dtype == np.uint32 and value.shape[-1:] == (2,) and name.strip("_").lower() in KEYS
 
 
 def _children(owner: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -107,6 +120,8 @@ def _children(owner: Any) -> Iterator[tuple[Any, str, Any]]:
         yield from ((Part(key), key, getattr(owner, key)) for key in owner._fields)
     elif isinstance(owner, tuple):
         yield from ((Part(i), str(i), value) for i, value in enumerate(owner))
+    elif type(owner).__name__ == "MjData":  # a C object; what it derives from these, its next step derives again
+        yield from ((key, key, getattr(owner, key)) for key in MUJOCO if np.size(getattr(owner, key)))
     else:
         frozen = getattr(getattr(owner, "__dataclass_params__", None), "frozen", False)
         names = list(getattr(owner, "__dict__", ()))
@@ -123,6 +138,11 @@ def _is_scenery(value: Any) -> bool:
         return True
     module = type(value).__module__
     return module.split(".")[0] in SCENERY or any(module.startswith(f"{name}.") for name in SCENERY if "." in name)
+
+
+def _is_holder(value: Any) -> bool:
+    """Whether all it does is to hold values under names of their own."""
+    return isinstance(value, (types.SimpleNamespace, Bare)) or type(value).__name__ == "MjData"
 
 
 def _is_walkable(value: Any) -> bool:

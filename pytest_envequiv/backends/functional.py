@@ -17,12 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pytest_envequiv.backends.protocol import Arrays, Draw, Leaf, Outcome, Space, Spec, State, Tape
-from pytest_envequiv.whitebox.draws import Label, Unalignable, labelled
+from pytest_envequiv.whitebox.draws import Label, Unalignable, keys_among, labelled
 
 # Rows per compiled call. XLA compiles once per shape, so every batch is cut and padded to one of these.
 SMALL, LARGE = 64, 1024
-
-KEY_NAMES = {"key", "rng", "prng", "prng_key", "rng_key", "random_key", "_rng", "_key"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,14 @@ def leaf_names(tree: Any) -> list[str]:
     return [".".join(str(_key(k)) for k in path) or "state" for path in paths]
 
 
+def named_leaves(tree: Any, root: str) -> dict[str, Any]:
+    """``{root: leaf}`` of a lone leaf, else ``{"root.name": leaf}`` for each."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    if len(leaves) == 1 and not leaves[0][0]:
+        return {root: leaves[0][1]}
+    return {f"{root}.{name}": leaf for name, (_, leaf) in zip(leaf_names(tree), leaves, strict=True)}
+
+
 def _key(entry: Any) -> Any:
     for attribute in ("name", "key", "idx"):
         if hasattr(entry, attribute):
@@ -77,20 +83,15 @@ class JaxBackend:
         action = {k: jax.ShapeDtypeStruct(s.shape, s.dtype) for k, s in functional.action.items()}
         after, _ = jax.eval_shape(functional.step, key, state, action)
         before, self._tree = jax.tree.flatten(state)
-        if jax.tree.structure(after) != self._tree:
+        if jax.tree.structure(after) != self._tree:  # type: ignore[operator]
             raise TypeError(f"step returns a state of another structure: {jax.tree.structure(after)} for {self._tree}")
         self._names = [name.removeprefix(functional.prefix) for name in leaf_names(state)]
-        self._leaves = [
-            jax.ShapeDtypeStruct(a.shape, jnp.result_type(a.dtype, b.dtype))
-            if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
-            else a
-            for a, b in zip(before, jax.tree.leaves(after), strict=True)
-        ]
+        self._leaves = [_settled(a, b) for a, b in zip(before, jax.tree.leaves(after), strict=True)]
+        wrapped = keys_among(lambda state, key, action: functional.step(key, state, action), state, key, action)
         self._keys = {
             n
-            for n, v in zip(self._names, self._leaves, strict=True)
-            if jnp.issubdtype(v.dtype, jax.dtypes.prng_key)
-            or (v.dtype == jnp.uint32 and v.shape[-1:] == (2,) and n.split(".")[-1].lower() in KEY_NAMES)
+            for i, (n, v) in enumerate(zip(self._names, self._leaves, strict=True))
+            if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) or i in wrapped
         }
         fields = {
             n: Leaf(tuple(v.shape), str(v.dtype))
@@ -208,7 +209,7 @@ class JaxBackend:
 
     def _named(self, state: Any, outputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         fields = {
-            n: jnp.asarray(v).astype(leaf.dtype)
+            n: jnp.broadcast_to(jnp.asarray(v).astype(leaf.dtype), leaf.shape)
             for n, v, leaf in zip(self._names, jax.tree.leaves(state), self._leaves, strict=True)
             if n not in self._keys
         }
@@ -265,6 +266,17 @@ class JaxBackend:
         return Outcome(State(fields), outputs, draws if self.spec.draws == "tape" else None)
 
 
+def _settled(begun: Any, stepped: Any) -> Any:
+    """The shape and dtype of a state leaf: a reset may leave it wider or narrower than a step does."""
+    if jnp.issubdtype(begun.dtype, jax.dtypes.prng_key):
+        return begun
+    try:
+        shape = np.broadcast_shapes(begun.shape, stepped.shape)
+    except ValueError:
+        raise TypeError(f"a step turns a state array of shape {begun.shape} into one of {stepped.shape}") from None
+    return jax.ShapeDtypeStruct(shape, jnp.result_type(begun.dtype, stepped.dtype))
+
+
 def _padded(tree: Any, start: int, size: int) -> Any:
     """Rows start..start+size of every array, the last row repeated to fill."""
 
@@ -298,10 +310,17 @@ def space_of(space: Any) -> dict[str, Space]:
             for inner, found in space_of(part).items()
         }
     if hasattr(space, "nvec"):
-        high = np.asarray(space.nvec) - 1
-        return {"": Space("discrete", high.shape, str(np.dtype(space.dtype)), np.zeros_like(high), high)}
+        low = np.broadcast_to(np.asarray(getattr(space, "start", 0)), np.shape(space.nvec))
+        return {"": Space("discrete", low.shape, str(np.dtype(space.dtype)), low, low + np.asarray(space.nvec) - 1)}
     if type(space).__name__ == "MultiBinary":
         return {"": Space("discrete", tuple(space.shape), str(np.dtype(space.dtype)), np.array(0), np.array(1))}
+    if hasattr(space, "num_values"):  # dm_env's specs, as in Jumanji
+        high = np.asarray(space.num_values) - 1
+        return {"": Space("discrete", high.shape, str(np.dtype(space.dtype)), np.zeros_like(high), high)}
+    if hasattr(space, "minimum"):
+        whole = np.dtype(space.dtype).kind in "iu"
+        low, high = (np.broadcast_to(np.asarray(bound), space.shape) for bound in (space.minimum, space.maximum))
+        return {"": Space("discrete" if whole else "box", low.shape, str(np.dtype(space.dtype)), low, high)}
     if hasattr(space, "n"):
         start = int(getattr(space, "start", 0))
         dtype = str(np.dtype(getattr(space, "dtype", np.int32)))

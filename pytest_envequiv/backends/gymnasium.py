@@ -5,17 +5,18 @@ Wrappers are part of the environment: the time limit's counter is state like any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.backends import gymnasium_functional
 from pytest_envequiv.backends.discovery import clone
 from pytest_envequiv.backends.functional import named_spaces
 from pytest_envequiv.backends.lanes import Face
 from pytest_envequiv.backends.objects import ObjectBackend
-from pytest_envequiv.backends.protocol import MASK, REWARD, TERMINATED, TRUNCATED, Backend
+from pytest_envequiv.backends.protocol import MASK, REWARD, TERMINATED, TRUNCATED, Backend, Space
 from pytest_envequiv.errors import OpenError
 
 
@@ -35,31 +36,44 @@ def open_name(rest: str, options: dict[str, Any]) -> Backend:
         first = make()
     except (gymnasium.error.Error, ImportError, TypeError, AttributeError) as error:
         raise OpenError(f"gymnasium:{rest}: {_line(error)}") from error
-    return from_factory(first, make, f"gymnasium:{rest}")
+    backend = from_factory(first, make, f"gymnasium:{rest}")
+    assert backend is not None
+    return backend
 
 
 def claim(thing: Any, name: str, options: dict[str, Any]) -> Backend | None:
-    """Takes an Env object, an Env class, or a function without required arguments that returns an Env."""
+    """Takes an Env object, a class of them, or a FuncEnv."""
     try:
         import gymnasium
     except ImportError:
         return None
-    if isinstance(thing, gymnasium.Env):
-        return from_factory(thing, lambda: clone(thing), name)
     if isinstance(thing, type) and issubclass(thing, gymnasium.Env):
         return from_factory(thing(**options), lambda: thing(**options), name)
-    return None
+    if not isinstance(thing, gymnasium.Env):
+        return gymnasium_functional.claim(thing, name, options)
+    if options:
+        raise OpenError(f"{name}: an environment that is made already takes no options, got {', '.join(options)}")
+    return from_factory(thing, lambda: clone(thing), name)
 
 
-def from_factory(first: Any, make: Callable[[], Any], name: str) -> Backend:
-    """``first`` is one made environment, to look at; ``make`` makes more of them."""
-    action = named_spaces("action", first.action_space)
-    observation = named_spaces("observation", first.observation_space)
+def from_factory(first: Any, make: Callable[[], Any], name: str) -> Backend | None:
+    """``first`` is one made environment, to look at; ``make`` makes more. None if it is not of this kind."""
+    if not any(base.__name__ == "Env" and base.__module__.startswith("gymnasium") for base in type(first).__mro__):
+        return None
+    traced = gymnasium_functional.claim(first, name, {})
+    return traced or ObjectBackend(_face(first, make, name))
+
+
+def _face(first: Any, make: Callable[[], Any], name: str) -> Face:
+    action, observation = named_spaces("action", first.action_space), _shown("observation", first.observation_space)
+    if not observation:
+        raise OpenError(f"{name}: there is nothing numeric to observe in {first.observation_space}")
     nested = set(action) != {"action"}
 
     def reset(environment: Any, seed: int | None) -> dict[str, Any]:
         seen, info = environment.reset(seed=seed) if seed is not None else environment.reset()
-        return {name: values[0] for name, values in {**_observations([seen]), **_masks([info])}.items()}
+        columns = {**_columns(first.observation_space, [seen]), **_masks([info])}
+        return {name: values[0] for name, values in columns.items()}
 
     def stepper(environment: Any) -> Callable[[Any], Any]:
         if not nested:
@@ -68,41 +82,69 @@ def from_factory(first: Any, make: Callable[[], Any], name: str) -> Backend:
 
     def outputs(returned: Sequence[Any]) -> dict[str, Sequence[Any]]:
         seen, reward, terminated, truncated, info = zip(*returned, strict=True)
-        return {**_observations(seen), **_masks(info), REWARD: reward, TERMINATED: terminated, TRUNCATED: truncated}
+        columns = {**_columns(first.observation_space, seen), **_masks(info)}
+        return {**columns, REWARD: reward, TERMINATED: terminated, TRUNCATED: truncated}
 
     made = [first]  # the object that was opened to look at is the first to be used
-    return ObjectBackend(
-        Face(
-            name=name,
-            kind="gymnasium",
-            make=lambda: made.pop() if made else make(),
-            reset=reset,
-            stepper=stepper,
-            outputs=outputs,
-            action=action,
-            observation=observation,
-            time_limit=_limit(first),
-            conventions={"auto_reset": "none", "done": "separate"},
-            versions={"gymnasium": version("gymnasium")},
-        )
+    return Face(
+        name=name,
+        kind="gymnasium",
+        make=lambda: made.pop() if made else make(),
+        reset=reset,
+        stepper=stepper,
+        outputs=outputs,
+        action=action,
+        observation=observation,
+        time_limit=getattr(getattr(first, "spec", None), "max_episode_steps", None),
+        conventions={"auto_reset": _auto_reset(first), "done": "separate"},
+        versions={"gymnasium": version("gymnasium")},
+        notes=tuple(f"{name} is text: it is not compared" for name in _texts("observation", first.observation_space)),
     )
 
 
-def _limit(environment: Any) -> int | None:
-    spec = getattr(environment, "spec", None)
-    return getattr(spec, "max_episode_steps", None)
+def _auto_reset(environment: Any) -> str:
+    while hasattr(environment, "env"):
+        if type(environment).__name__ == "Autoreset":
+            return "next-step"
+        environment = environment.env
+    return "none"
 
 
-def _observations(seen: Sequence[Any], name: str = "observation") -> dict[str, Sequence[Any]]:
-    """B observations as columns: "observation", or "observation.<key>" for each part of a dict or tuple."""
-    first = seen[0]
-    if isinstance(first, dict):
-        parts: Any = first.items()
-    elif isinstance(first, tuple):
-        parts = enumerate(first)
-    else:
-        return {name: seen}
-    return {k: v for key, _ in parts for k, v in _observations([s[key] for s in seen], f"{name}.{key}").items()}
+def _parts(space: Any) -> Mapping[Any, Any] | None:
+    """The parts of a dict or tuple space."""
+    inner = getattr(space, "spaces", None)
+    return inner if inner is None or isinstance(inner, Mapping) else dict(enumerate(inner))
+
+
+def _is_text(space: Any) -> bool:
+    return _parts(space) is None and getattr(space, "dtype", None) is not None and np.dtype(space.dtype).kind in "US"
+
+
+def _texts(name: str, space: Any) -> list[str]:
+    parts = _parts(space)
+    if parts is None:
+        return [name] if _is_text(space) else []
+    return [text for key, part in parts.items() for text in _texts(f"{name}.{key}", part)]
+
+
+def _shown(name: str, space: Any) -> dict[str, Space]:
+    """As ``named_spaces``, without texts."""
+    parts = _parts(space)
+    if parts is None:
+        return {} if _is_text(space) else named_spaces(name, space)
+    return {k: found for key, part in parts.items() for k, found in _shown(f"{name}.{key}", part).items()}
+
+
+def _columns(space: Any, seen: Sequence[Any], name: str = "observation") -> dict[str, Sequence[Any]]:
+    """B observations as one column for each part of the space."""
+    parts = _parts(space)
+    if parts is None:
+        return {} if _is_text(space) else {name: seen}
+    return {
+        column: values
+        for key, part in parts.items()
+        for column, values in _columns(part, [s[key] for s in seen], f"{name}.{key}").items()
+    }
 
 
 def _masks(info: Sequence[Any]) -> dict[str, Sequence[Any]]:
@@ -115,12 +157,12 @@ def _masks(info: Sequence[Any]) -> dict[str, Sequence[Any]]:
 
 
 def _packed(space: Any, row: dict[str, Any], root: str = "action") -> Any:
-    """The nested action a Dict or Tuple space wants, from named arrays."""
-    if hasattr(space, "spaces"):
-        if isinstance(space.spaces, dict):
-            return {k: _packed(s, row, f"{root}.{k}") for k, s in space.spaces.items()}
-        return tuple(_packed(s, row, f"{root}.{i}") for i, s in enumerate(space.spaces))
-    return row[root]
+    """The nested action a dict or tuple space wants, from named arrays."""
+    parts = _parts(space)
+    if parts is None:
+        return row[root]
+    packed = {key: _packed(part, row, f"{root}.{key}") for key, part in parts.items()}
+    return packed if isinstance(space.spaces, Mapping) else tuple(packed.values())
 
 
 def _line(error: BaseException) -> str:

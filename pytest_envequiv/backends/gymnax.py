@@ -6,10 +6,11 @@ auto-resetting ``step`` is checked against it in a test of its own.
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import version
 from typing import Any
 
-from pytest_envequiv.backends.functional import Functional, JaxBackend, named_spaces, numeric_constants
+from pytest_envequiv.backends.functional import Functional, JaxBackend, named_leaves, named_spaces, numeric_constants
 from pytest_envequiv.backends.protocol import DONE, REWARD, TERMINATED, TRUNCATED, Backend
 from pytest_envequiv.errors import OpenError
 
@@ -33,11 +34,19 @@ def open_name(rest: str, options: dict[str, Any]) -> Backend:
 
 
 def claim(thing: Any, name: str, options: dict[str, Any]) -> Backend | None:
-    """Takes an Environment-like object (``step_env``, ``reset_env``, ``default_params``), or a class of them."""
+    """Takes an Environment-like object (``step_env``, ``reset_env``, ``default_params``), a class of them, or an object
+    with its parameters, as ``gymnax.make`` returns."""
+    params = None
+    if isinstance(thing, tuple) and len(thing) == 2:
+        thing, params = thing
     if not all(hasattr(thing, a) for a in ("step_env", "reset_env", "default_params")):
         return None
-    environment = thing() if isinstance(thing, type) else thing
-    return _backend(environment, environment.default_params, name, options, {})
+    environment = thing
+    if isinstance(thing, type):
+        known = inspect.signature(thing).parameters
+        environment = thing(**{key: value for key, value in options.items() if key in known})
+        options = {key: value for key, value in options.items() if key not in known}
+    return _backend(environment, environment.default_params if params is None else params, name, options, {})
 
 
 def _backend(environment: Any, params: Any, name: str, options: dict[str, Any], versions: dict[str, str]) -> Backend:
@@ -50,11 +59,11 @@ def _backend(environment: Any, params: Any, name: str, options: dict[str, Any], 
 
     def outputs(observation: Any, reward: Any, done: Any, state: Any) -> dict[str, Any]:
         ends = {TERMINATED: done, TRUNCATED: environment.is_truncated(state, params)} if separate else {DONE: done}
-        return {**_observations(observation), REWARD: reward, **ends}
+        return {**named_leaves(observation, "observation"), REWARD: reward, **ends}
 
     def reset(key: Any) -> Any:
         observation, state = environment.reset_env(key, params)
-        return state, _observations(observation)
+        return state, named_leaves(observation, "observation")
 
     def step(key: Any, state: Any, action: Any) -> Any:
         observation, state, reward, done, _ = environment.step_env(key, state, _action(action), params)
@@ -65,8 +74,8 @@ def _backend(environment: Any, params: Any, name: str, options: dict[str, Any], 
         observation, state, reward, *ends, info = returned
         flags = dict(zip((TERMINATED, TRUNCATED), ends, strict=True)) if len(ends) == 2 else {DONE: ends[0]}
         final = info.get("final_observation") if isinstance(info, dict) else None
-        kept = {} if final is None else {f"final_{k}": v for k, v in _observations(final).items()}
-        return state, {**_observations(observation), REWARD: reward, **flags, **kept}
+        kept = {} if final is None else {f"final_{k}": v for k, v in named_leaves(final, "observation").items()}
+        return state, {**named_leaves(observation, "observation"), REWARD: reward, **flags, **kept}
 
     return JaxBackend(
         Functional(
@@ -92,15 +101,3 @@ def _limit(params: Any) -> int | None:
 
 def _action(action: dict[str, Any]) -> Any:
     return action["action"] if set(action) == {"action"} else {k.split(".", 1)[1]: v for k, v in action.items()}
-
-
-def _observations(observation: Any) -> dict[str, Any]:
-    import jax
-
-    from pytest_envequiv.backends.functional import leaf_names
-
-    names = leaf_names(observation)
-    leaves = jax.tree.leaves(observation)
-    if names == ["state"]:
-        return {"observation": leaves[0]}
-    return {f"observation.{n}": v for n, v in zip(names, leaves, strict=True)}

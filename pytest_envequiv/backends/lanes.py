@@ -41,6 +41,7 @@ class Face:
     observation: Mapping[str, Space]
     time_limit: int | None = None
     seats: int = 1
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     conventions: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class Lane:
         for place, source in enumerate(self.sources):
             if isinstance(source, tapes.Recorder):
                 source.restart((seed, place))
-            else:  # random.Random, numpy.random.RandomState
+            else:  # random.Random, numpy.random.RandomState, a key
                 source.seed(seed)
 
     def play(self, values: list[tapes.Made] | None) -> None:
@@ -182,8 +183,25 @@ class Sources:
                     put(lane.environment, found)
                 found.log, found.left = lane.log, None
                 source = found
+            elif source is not None and not hasattr(source, "seed"):
+                source = _Key(lane.environment, put, source)
             if source is not None:
                 lane.sources.append(source)
+
+
+@dataclass
+class _Key:
+    """A key of ``jax.random`` that an environment keeps and splits."""
+
+    environment: Any
+    put: Callable[[Any, Any], None]
+    kind: Any
+
+    def seed(self, seed: int) -> None:
+        import jax
+
+        typed = jax.numpy.issubdtype(self.kind.dtype, jax.dtypes.prng_key)
+        self.put(self.environment, jax.random.key(seed) if typed else jax.random.PRNGKey(seed))
 
 
 def seed_globally(seed: int) -> None:

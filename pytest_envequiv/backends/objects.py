@@ -60,7 +60,7 @@ class ObjectBackend:
             draws=found.draws,
             time_limit=face.time_limit,
             seats=face.seats,
-            constants=found.constants,
+            constants={**found.constants, **face.constants},
             conventions=face.conventions,
             versions=face.versions,
             notes=(*face.notes, *found.notes),

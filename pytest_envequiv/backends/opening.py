@@ -7,9 +7,13 @@ name may end in options: ``gymnasium:CartPole-v1?max_episode_steps=100``.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import importlib.util
 import inspect
+import re
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
@@ -19,6 +23,8 @@ from pytest_envequiv.backends.protocol import Backend, Spec
 from pytest_envequiv.errors import OpenError
 
 GROUP = "envequiv.backends"
+ENVIRONMENTS = {"Env", "AECEnv", "ParallelEnv", "FuncEnv", "Environment"}  # names of the libraries' base classes
+MAKERS = ("make", "make_env", "env", "parallel_env")
 KINDS = ("gymnasium", "gymnax", "pgx", "brax", "pettingzoo", "process")
 
 
@@ -40,7 +46,9 @@ def open_backend(name: Any, options: dict[str, Any] | None = None, like: Spec | 
     kind, _, rest = bare.partition(":")
     known = kinds()
     if kind in known and rest:
-        return known[kind]().open_name(rest, options)
+        return _by_kind(known[kind], kind, rest, name, options)
+    if kind in known and bare.endswith(":"):
+        raise OpenError(f"{name}: what to open is missing after the colon")
     if rest and "." not in kind and not _importable(kind):
         near = difflib.get_close_matches(kind, known, 1)
         raise OpenError(
@@ -55,6 +63,19 @@ def open_backend(name: Any, options: dict[str, Any] | None = None, like: Spec | 
             raise OpenError(f"{name}: {kind} has no {attribute!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         thing = getattr(thing, attribute)
     return _claimed(thing, name, options, like)
+
+
+def _by_kind(load: Any, kind: str, rest: str, name: str, options: dict[str, Any]) -> Backend:
+    try:
+        module = load()
+    except Exception as error:  # a package that offers a kind and is broken
+        raise OpenError(f"{name}: the backend kind {kind!r} cannot be loaded: {_line(error)}") from error
+    try:
+        return module.open_name(rest, options)  # type: ignore[no-any-return]
+    except (OpenError, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:  # SystemExit and pytest's Skipped are no Exceptions, and no excuse
+        raise OpenError(f"{name}: opening it raised {_line(error)}") from error
 
 
 def _options(name: str) -> tuple[str, dict[str, Any]]:
@@ -89,8 +110,9 @@ def _imported(module: str, name: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(error.name + ".")):
+            meant = f"; did you mean gymnasium:{name}?" if re.search(r"-v\d+$", name) else ""
             raise OpenError(
-                f"{name}: there is no module {error.name!r} (looked for a backend kind, then for a module to import)"
+                f"{name}: there is no module {error.name!r} (looked for a backend kind, then for a module){meant}"
             ) from error
         raise OpenError(f"{name}: importing it needs the module {error.name!r}, which is not installed") from error
     except (KeyboardInterrupt, MemoryError):
@@ -100,71 +122,76 @@ def _imported(module: str, name: str) -> Any:
 
 
 def _claimed(thing: Any, name: str, options: dict[str, Any], like: Spec | None) -> Backend:
-    tried = []
-    for candidate in _candidates(thing):
-        tried.append(name_of(candidate))
+    failures: list[OpenError] = []
+    for candidate in _candidates(thing, name):
         try:
             backend = _claim(candidate, name, options, like)
-        except (OpenError, KeyboardInterrupt, MemoryError):
+        except (KeyboardInterrupt, MemoryError):
             raise
-        except BaseException as error:
-            raise OpenError(f"{name}: opening it raised {_line(error)}") from error
-        if backend is not None:
-            return backend
+        except OpenError as error:
+            failures.append(error)
+        except BaseException as error:  # as in _by_kind
+            failures.append(OpenError(f"{name}: opening it raised {_line(error)}"))
+            failures[-1].__cause__ = error
+        else:
+            if backend is not None:
+                return backend
+    if failures:
+        raise failures[0]
     found = ", ".join(n for n in dir(thing) if not n.startswith("_"))[:200] or "nothing"
     raise OpenError(
         f"{name}: looked for `backend`, a Gymnasium Env class, `make`, or functions `reset` and `step`; found {found}"
     )
 
 
-def _candidates(thing: Any) -> list[Any]:
+def _candidates(thing: Any, name: str) -> list[Any]:
     """What a module offers, in the order it is tried; anything else is itself."""
     if not isinstance(thing, ModuleType):
         return [thing]
-    own = [
-        value
-        for value in vars(thing).values()
-        if isinstance(value, type)
-        and value.__module__ == thing.__name__
-        and (hasattr(value, "step") or hasattr(value, "step_env"))
-    ]
-    classes = [c for c in own if not any(c is not other and issubclass(other, c) for other in own)]
-    offered = [getattr(thing, "backend", None), *classes, getattr(thing, "make", None), thing]
-    return [candidate for candidate in offered if candidate is not None]
+    own = [v for v in vars(thing).values() if isinstance(v, type) and v.__module__ == thing.__name__]
+    stepping = [c for c in own if hasattr(c, "step") or hasattr(c, "step_env")]
+    classes = [c for c in stepping if not any(c is not other and issubclass(other, c) for other in stepping)]
+    environments = [c for c in classes if any(base.__name__ in ENVIRONMENTS for base in c.__mro__)]
+    makers = [getattr(thing, maker) for maker in MAKERS if hasattr(thing, maker)]
+    if len(environments) > 1 and not makers and not hasattr(thing, "backend"):
+        choices = ", ".join(f"{thing.__name__}:{c.__name__}" for c in environments)
+        raise OpenError(f"{name}: it offers several environments; name one of {choices}")
+    others = [c for c in classes if c not in environments]
+    functions = [thing] if hasattr(thing, "step") or hasattr(thing, "step_env") else []
+    return [*filter(None, [getattr(thing, "backend", None)]), *environments, *makers, *functions, *others]
 
 
 def _claim(thing: Any, name: str, options: dict[str, Any], like: Spec | None) -> Backend | None:
     if isinstance(getattr(thing, "spec", None), Spec):
-        return thing
-    for load in kinds().values():
-        claim = getattr(load(), "claim", None)
-        backend = claim(thing, name, options) if claim else None
+        return thing  # type: ignore[no-any-return]
+    for module in _loaded():
+        backend = module.claim(thing, name, options) if hasattr(module, "claim") else None
         if backend is not None:
-            return backend
-    if callable(thing) and not isinstance(thing, (type, ModuleType)) and not hasattr(thing, "step"):
-        if any(
-            p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-            for p in inspect.signature(thing).parameters.values()
-        ):
-            return None
-        return _from_factory(thing, name, options, like)
+            return backend  # type: ignore[no-any-return]
     from pytest_envequiv.backends import plain
 
+    if callable(thing) and not isinstance(thing, (type, ModuleType)) and not hasattr(thing, "step"):
+        if any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in _parameters(thing)):
+            return None
+        made = thing(**options)
+        for module in _loaded():  # a kind whose environments are stateful makes one for each lane
+            if hasattr(module, "from_factory"):
+                backend = module.from_factory(made, lambda: thing(**options), name)
+                if backend is not None:
+                    return backend  # type: ignore[no-any-return]
+        return _claim(made, name, {}, like)
     return plain.claim(thing, name, options, like)
 
 
-def _from_factory(factory: Any, name: str, options: dict[str, Any], like: Spec | None) -> Backend | None:
-    """A function that makes an environment: an Env of Gymnasium is made anew for each lane."""
-    made = factory(**options)
-    if isinstance(made, tuple) and made:  # gymnax.make returns (environment, params)
-        made = made[0]
-    if type(made).__name__ != "module" and any(
-        base.__name__ == "Env" and base.__module__.startswith("gymnasium") for base in type(made).__mro__
-    ):
-        from pytest_envequiv.backends import gymnasium
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
 
-        return gymnasium.from_factory(made, lambda: factory(**options), name)
-    return _claim(made, name, {}, like)
+
+def _loaded() -> Iterator[Any]:
+    """The modules of all kinds that can be loaded; one that cannot does not keep the others from working."""
+    for load in kinds().values():
+        with contextlib.suppress(Exception):
+            yield load()
 
 
 def name_of(thing: Any) -> str:

@@ -51,12 +51,23 @@ def open_name(rest: str, options: dict[str, Any]) -> Backend:
 
 def claim(thing: Any, name: str, options: dict[str, Any]) -> Backend | None:
     """Takes an AECEnv or ParallelEnv object, or a class of them."""
-    bases = {base.__name__ for base in (thing if isinstance(thing, type) else type(thing)).__mro__}
-    if not bases & {"AECEnv", "ParallelEnv"}:
+    if not _is_game(thing):
         return None
     if isinstance(thing, type):
         return _backend(thing(**options), lambda: thing(**options), name)
+    if options:
+        raise OpenError(f"{name}: an environment that is made already takes no options, got {', '.join(options)}")
     return _backend(thing, lambda: clone(thing), name)
+
+
+def from_factory(first: Any, make: Callable[[], Any], name: str) -> Backend | None:
+    """``first`` is one made environment; ``make`` makes more. None if it is not of this kind."""
+    return _backend(first, make, name) if _is_game(first) else None
+
+
+def _is_game(thing: Any) -> bool:
+    bases = {base.__name__ for base in (thing if isinstance(thing, type) else type(thing)).__mro__}
+    return bool(bases & {"AECEnv", "ParallelEnv"})
 
 
 def _backend(first: Any, make: Callable[[], Any], name: str) -> Backend:

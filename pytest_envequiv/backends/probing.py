@@ -6,8 +6,7 @@ All budgets are counts of steps, never times: what a backend is must not depend 
 from __future__ import annotations
 
 import copy
-import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -74,7 +73,9 @@ def probe(face: Face) -> Found:
         twins = _twins(player)
         fleeting = _fleeting(*twins, places) if twins and reproduces else set()
         recordable = _recordable(player)
-        life = _Life(player, {name: path for name, path in places.items() if name not in fleeting})
+        lasting = {name: path for name, path in places.items() if name not in fleeting}
+        # A new object too: what grows from episode to episode looks different in its first.
+        life = _Life([player, *(twins or ())[:1]], lasting, fleeting)
         alone = twins is None or (reproduces and _entangled(*twins))
         state, note = _state(player, player if alone or twins is None else twins[1], life, alone)
         tape = bool(sources.paths) and recordable and not sources.globally
@@ -182,10 +183,8 @@ def _recordable(player: _Player) -> bool:
     """Whether everything it draws in an episode comes from numpy Generators."""
     before = _streams(player)
     player.play(5)
-    return all(
-        isinstance(old, np.random.Generator) or pickle.dumps(old) == pickle.dumps(new)
-        for old, new in zip(before, _streams(player), strict=True)
-    )
+    pairs = zip(before, _streams(player), strict=True)
+    return all(isinstance(old, np.random.Generator) or same(old, new) for old, new in pairs)
 
 
 # -- several objects -------------------------------------------------------------------------------------------------
@@ -204,18 +203,18 @@ def _twins(player: _Player) -> tuple[_Player, _Player] | None:
 
 
 def _entangled(first: _Player, second: _Player) -> bool:
-    """Whether an object plays otherwise than its twin, or than alone while the other is played."""
-    alone = first.play(3)
-    if not _same_plays(alone, second.play(3)):
+    """Whether an object plays otherwise than its twin, or than alone when the other is played in between."""
+    if not _same_plays(first.play(3), second.play(3)):
         return True
-    first.reset(3)
-    second.reset(4)
-    together = [first.outputs]
-    while not first.over and len(together) <= TWIN_STEPS:
-        returned = first.stepped(first.choose(), len(together))
-        if not second.over:
-            second.step(second.choose(), 1000 + len(together))
-        together.append(first.seen(returned))
+    alone = first.play(3)  # again, because what the other is compared with has the same history
+    second.reset(3)
+    first.reset(4)
+    together = [second.outputs]
+    while not second.over and len(together) <= TWIN_STEPS:
+        returned = second.stepped(second.choose(), len(together))
+        if not first.over:
+            first.step(first.choose(), 1000 + len(together))
+        together.append(second.seen(returned))
     return not _same_plays(alone, together)
 
 
@@ -240,42 +239,39 @@ def _look(path: Path, player: _Player) -> Any:
 class _Life:
     """What the places of an environment hold over many episodes: which move, and which only after the end."""
 
-    def __init__(self, player: _Player, places: Mapping[str, Path]):
+    def __init__(self, players: Sequence[_Player], places: Mapping[str, Path], known: Set[str]):
         self.places = dict(places)
         self.watches = {name: Watch() for name in places}
         self.late: set[str] = set()  # moved when an episode was over
-        self._player = player
-        self._play()
-        found, _ = walk(player.lane.environment)
-        self.appeared = sorted(found.keys() - places.keys())
-
-    def _play(self) -> None:
-        player, total, episode = self._player, 0, 0
+        total = episode = 0
         while total < STEPS:
-            player.reset(episode, STYLES[episode % len(STYLES)])
-            self._see(stepped=False)
-            for t in range(1, (LONG if episode < len(STYLES) else SHORT) + 1):
-                player.step(player.choose(), total)
-                total += 1
-                if player.over:
-                    self._see_the_end()
-                    break
-                self._see(stepped=True, closely=t % 16 == 0 or t < 4)
+            total += self._episode(players[episode % len(players)], episode, total)
             episode += 1
-        player.reset(episode)
-        self._see(stepped=False)
+        players[0].reset(episode)
+        self._see(players[0], stepped=False)
+        found, _ = walk(players[0].lane.environment)
+        self.appeared = sorted(found.keys() - places.keys() - known)
 
-    def _see(self, stepped: bool, closely: bool = True) -> None:
-        for name, watch in self.watches.items():
-            watch.see(_look(self.places[name], self._player), stepped, closely)
+    def _episode(self, player: _Player, episode: int, tick: int) -> int:
+        """The number of steps it took."""
+        player.reset(episode, STYLES[episode % len(STYLES)])
+        self._see(player, stepped=False)
+        longest = LONG if episode < len(STYLES) else SHORT
+        for t in range(1, longest + 1):
+            player.step(player.choose(), tick + t)
+            if player.over:
+                self._see_the_end(player)
+                return t
+            self._see(player, stepped=True, closely=t % 16 == 0 or t < 4)
+        return longest
 
-    def _see_the_end(self) -> None:
+    def _see(self, player: _Player, stepped: bool, closely: bool = True) -> None:
         for name, watch in self.watches.items():
-            if (
-                not watch.moved
-                and name not in self.late
-                and not same(_look(self.places[name], self._player), watch.first)
-            ):
+            watch.see(_look(self.places[name], player), stepped, closely)
+
+    def _see_the_end(self, player: _Player) -> None:
+        for name, watch in self.watches.items():
+            if not (watch.moved or name in self.late or same(_look(self.places[name], player), watch.first)):
                 self.late.add(name)
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import hadamard
 
-from pytest_envequiv.backends.protocol import Outcome, Tape
+from pytest_envequiv.backends.protocol import TERMINATED, Outcome, Tape
 from pytest_envequiv.contract import Tolerance
 from pytest_envequiv.errors import BackendError
 from pytest_envequiv.pair import Field, Pair
@@ -95,10 +95,16 @@ def compare(pair: Pair, rows: Rows, ours: Outcome, theirs: Outcome) -> dict[str,
     return {f.name: _judged(pair, f, first[f.name], _both(calibration, soon, late), left) for f in pair.fields}
 
 
+def terminated(outcome: Outcome) -> np.ndarray:
+    """bool[B]: rows that ended by their own doing. What was only cut off still has a state like any other."""
+    return np.asarray(outcome.outputs.get(TERMINATED, outcome.done), bool)
+
+
 def _first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, ...]:
     """(error, floor tolerance, expected, actual); rows in which the field does not count have no error."""
     expected, actual = pair.values(field, ours, theirs, rows.clock)
-    counts = ~ours.done if field.live_only else np.ones(len(rows), bool)
+    over = terminated(ours) if field.role == "state" else ours.done
+    counts = ~over if field.live_only else np.ones(len(rows), bool)
     if field.exact:
         error = (expected != actual).astype(float)
         bound = np.zeros_like(error)

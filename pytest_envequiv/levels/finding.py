@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.bench import Bench, Step
-from pytest_envequiv.comparison.fields import Found
+from pytest_envequiv.comparison.fields import Found, terminated
 from pytest_envequiv.comparison.roots import roots
 from pytest_envequiv.pair import Field
 from pytest_envequiv.stimuli.play import Rows
@@ -60,7 +60,7 @@ def _lacking(bench: Bench, name: str, evidence: Mapping[str, Any]) -> str:
 def _different(
     bench: Bench, check: Check, step: Step, found: Found, evidence: dict[str, Any], notes: tuple[str, ...]
 ) -> Verdict:
-    causes = roots(step.found, step.ours.done)
+    causes = roots(step.found, terminated(step.ours))
     name = found.field.name
     evidence["diverging"] = int(found.rows.sum())
     place = first(found, step.rows)

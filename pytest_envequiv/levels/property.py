@@ -140,6 +140,8 @@ def _draws(bench: Bench, check: Check) -> Verdict:
     mode, match = (pair.reset_mode, pair.reset_match) if check.field == "reset" else (pair.step_mode, pair.step_match)
     if match is not None and match.moved:
         return said(check, DIFFERENT, match.moved[0], match.moved[1:])
+    if check.field == "step" and pair.one_sided:
+        return said(check, DIFFERENT, pair.one_sided)
     if check.field == "step" and pair.doubt:
         return said(check, INCONCLUSIVE, f"it is not known whether draws are used alike: {pair.doubt}")
     if match is not None and mode == "tape":

@@ -105,6 +105,27 @@ def labelled(function: Callable[..., Any], *example: Any) -> Labelled:
     return Labelled(tuple(labels), record, play)
 
 
+def keys_among(function: Callable[..., Any], *example: Any) -> set[int]:
+    """Which of the flattened inputs are wrapped as a ``jax.random`` key: two words that only look like a number."""
+    closed = jax.make_jaxpr(function)(*example)
+    return {place for place, var in enumerate(closed.jaxpr.invars) if _is_wrapped(closed.jaxpr, var)}
+
+
+def _is_wrapped(jaxpr: Any, var: Any) -> bool:
+    for equation in jaxpr.eqns:
+        places = [place for place, atom in enumerate(equation.invars) if atom is var]
+        if not places:
+            continue
+        if equation.primitive.name == "random_wrap":
+            return True
+        for inner in _inner(equation):
+            body = inner.jaxpr if isinstance(inner, jex.ClosedJaxpr) else inner
+            before = len(equation.invars) - len(body.invars)  # the index of a cond, which its branches do not take
+            if any(place >= before and _is_wrapped(body, body.invars[place - before]) for place in places):
+                return True
+    return False
+
+
 def _bounds(kind: str, inputs: Sequence[Any]) -> tuple[Any, Any]:
     """(low, high) as floats: the interval, the mean and deviation, or (probability, nan)."""
     nan = jnp.float32(np.nan)
@@ -188,7 +209,8 @@ def _evaluate(closed: Any, arguments: Sequence[Any], on_draw: Callable[..., list
 
 
 def _choose(which: Any, choices: Sequence[Any]) -> Any:
-    if jnp.issubdtype(getattr(choices[0], "dtype", None), jax.dtypes.prng_key):
+    dtype = getattr(choices[0], "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         data = jnp.stack([jax.random.key_data(c) for c in choices])
         return jax.random.wrap_key_data(data[which], impl=jax.random.key_impl(choices[0]))
     return jnp.stack([jnp.asarray(c) for c in choices])[which]
