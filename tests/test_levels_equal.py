@@ -67,13 +67,7 @@ class Rounded(odd.PlainOdd):
 
 def test_a_reference_whose_state_cannot_be_written():
     """Histories are shared instead; that states cannot be injected stays visible."""
-    judge = judging.opened(lambda: snapshot(), maze.PlainMaze())
+    judge = judging.opened(maze.snapshot, maze.PlainMaze())
     verdicts = judging.run(judge, "L1-map*", "L1-time*", "L2-*", "L3-lock*")
     assert list(judging.words(verdicts)) == ["L1-map-state"]
     assert "snapshot" in verdicts["L1-map-state"].summary
-
-
-def snapshot():
-    import gymnasium
-
-    return gymnasium.wrappers.TimeLimit(maze.SnapshotMaze(), maze.LIMIT)

@@ -29,6 +29,7 @@ from pytest_envequiv.backends.protocol import (
     State,
     Tape,
 )
+from pytest_envequiv.errors import Limitation
 
 LANES = 65_536  # a token is serial * LANES + lane
 KEPT = {"fields": 128, "snapshot": 0, "none": LANES}  # objects kept to be stepped in place
@@ -129,7 +130,7 @@ class ObjectBackend:
             for lane in (lanes := [self._lanes[n] for n in numbers.tolist()]):
                 changed = self.found.memory.changed(lane)
                 if changed is not None:
-                    raise RuntimeError(
+                    raise Limitation(
                         f"its attribute {changed!r} changed in play, which it never did while its state was looked "
                         "for: states are not read completely"
                     )
@@ -162,7 +163,9 @@ class ObjectBackend:
             yield slice(0, count), [self._lanes[n] for n in numbers.tolist()], numbers
             return
         if self.spec.state == "none":
-            raise ValueError("its state can be neither read nor restored, and this episode has moved on")
+            raise Limitation(
+                f"{self.spec.name}: its state can be neither read nor restored, and this episode has moved on"
+            )
         for start in range(0, count, spare):
             rows = slice(start, min(start + spare, count))
             yield rows, *self._written(state.take(rows), seeds[rows])
@@ -181,7 +184,7 @@ class ObjectBackend:
 
     def _copied(self, state: State, seeds: list[int]) -> list[Lane]:
         if state.hidden is None:
-            raise ValueError("its state can be restored but not edited")
+            raise Limitation(f"{self.spec.name}: its state can be restored but not edited")
         lanes = [self._lane(clone(environment)) for environment in state.hidden]
         for lane, seed in zip(lanes, seeds, strict=True):
             lane.restart(seed)

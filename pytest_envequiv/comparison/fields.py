@@ -73,7 +73,7 @@ Values = Callable[[Outcome], np.ndarray]
 
 def compare(pair: Pair, rows: Rows, ours: Outcome, theirs: Outcome) -> dict[str, Found]:
     """Every field of the pair over the rows of one step. Keys are field names."""
-    first = {f.name: _first_look(pair, f, rows, ours, theirs) for f in pair.fields}
+    first = {f.name: first_look(pair, f, rows, ours, theirs) for f in pair.fields}
     # The reference is asked about the worst rows first, in case there are too many to ask about all.
     share = np.zeros(len(rows))
     for error, bound, *_ in first.values():
@@ -100,7 +100,7 @@ def terminated(outcome: Outcome) -> np.ndarray:
     return np.asarray(outcome.outputs.get(TERMINATED, outcome.done), bool)
 
 
-def _first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, ...]:
+def first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, ...]:
     """(error, floor tolerance, expected, actual); rows in which the field does not count have no error."""
     expected, actual = pair.values(field, ours, theirs, rows.clock)
     over = terminated(ours) if field.role == "state" else ours.done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from pytest_envequiv.backends.protocol import Outcome
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.comparison import statistics
+from pytest_envequiv.comparison.fields import first_look
+from pytest_envequiv.contract import RATIO
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Field
 from pytest_envequiv.stimuli.play import reset_many, seeds_for
@@ -25,6 +28,47 @@ def reset_fields(bench: Bench) -> list[Field]:
 
 def _reset_values(bench: Bench, field: Field, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, np.ndarray]:
     return bench.pair.values(field, ours, theirs, np.full(len(ours.state), -1))
+
+
+def _shared_errors(bench: Bench, field: Field) -> tuple[np.ndarray, ...]:
+    """(error, tolerance, expected, actual), each (B, elements), of beginnings whose draws were shared.
+
+    As for a step, a float error is measured by how far the reference's own beginnings move, here when its draws do.
+    """
+    pair, begun = bench.pair, bench.begun
+    error, bound, x, y = first_look(pair, field, begun.rows, begun.ours, begun.theirs)
+    if field.role == "state" and x.dtype.kind == "f":
+        error = np.where(np.isnan(x), 0.0, error)  # None in the reference until the first step
+    if not (error > bound).any() or not begun.ours.draws or pair.reset_mode != "tape":
+        return error, bound, x, y
+    spread = bench.once("resets pushed", lambda: _pushed_resets(bench))[field.name]
+    if field.exact:
+        return np.where(spread > 0, 0.0, error), bound, x, y
+    return error, np.maximum(bound, pair.contract.tolerance(field.name).ratio * spread), x, y
+
+
+def _pushed_resets(bench: Bench) -> dict[str, np.ndarray]:
+    """How far each field of the reference's beginnings moves when its real-valued draws are pushed, in ulp."""
+    pair, begun = bench.pair, bench.begun
+    fields = reset_fields(bench)
+    eps = max((f.eps for f in fields if not f.exact), default=float(np.finfo(np.float32).eps))
+    spread = {f.name: np.zeros(pair.reference_values(f, begun.ours, begun.rows.clock).shape) for f in fields}
+    rng = np.random.default_rng(53)
+    signs = [rng.choice([-1.0, 1.0], len(begun.ours.draws or ())) for _ in range(2)]
+    for ulps in (1.0, RATIO):
+        for sign in (signs[0], -signs[0], signs[1], -signs[1]):
+            tape = tuple(
+                replace(d, value=(d.value * (1 + s * ulps * eps)).astype(d.value.dtype))
+                if d.value.dtype.kind == "f"
+                else d
+                for d, s in zip(begun.ours.draws or (), sign, strict=True)
+            )
+            moved = pair.ref.reset(begun.rows.seeds, tape)
+            for field in fields:
+                a, b = (pair.reference_values(field, o, begun.rows.clock).astype(float) for o in (begun.ours, moved))
+                apart = np.nan_to_num(np.abs(a - b), posinf=np.inf) / (1.0 if field.exact else ulps)
+                spread[field.name] = np.maximum(spread[field.name], apart)
+    return spread
 
 
 def _own_resets(bench: Bench, sample: int) -> tuple[Outcome, Outcome]:
@@ -52,39 +96,19 @@ def reset(bench: Bench, check: Check) -> Verdict:
     notes: tuple[str, ...] = ()
     shared = pair.reset_mode != "none"
     if shared:
-        begun = bench.begun
-        x, y = _reset_values(bench, field, begun.ours, begun.theirs)
-        with np.errstate(all="ignore"):
-            close = (
-                (x == y)
-                if field.exact
-                else np.isclose(
-                    x.astype(float),
-                    y.astype(float),
-                    rtol=64 * field.eps,
-                    atol=64 * field.eps * float(field.scale.max() or 1),
-                    equal_nan=True,
-                )
-            )
-        if not field.exact and field.role == "state":
-            close |= np.isnan(x.astype(float))  # None in the reference until the first step
-        if not close.all():
-            row, element = (int(i) for i in np.argwhere(~close)[0])
+        error, bound, x, y = _shared_errors(bench, field)
+        wrong = error > bound
+        if wrong.any():
+            row = int(np.flatnonzero(wrong.any(1))[0])
+            element = int(np.argmax(np.where(wrong[row], np.nan_to_num(error[row], posinf=np.inf), -1)))
             found = Divergence(
                 field.name, (element,) if x.shape[1] > 1 else (), plain(x[row, element]), plain(y[row, element]),
-                None if field.exact else float(abs(float(x[row, element]) - float(y[row, element]))),
-                None if field.exact else 64 * field.eps * float(field.scale.max() or 1),
+                None if field.exact else plain(float(error[row, element])),
+                None if field.exact else float(bound[row, element]),
                 "both sides were reset with the same draws", {}, {}, step=0, source="reset",
             )  # fmt: skip
-            count = int((~close).any(1).sum())
-            return said(
-                check,
-                DIFFERENT,
-                f"{field.name}: {count} of {len(x)} beginnings differ",
-                (),
-                {"episodes": len(x)},
-                found,
-            )
+            text = f"{field.name}: {int(wrong.any(1).sum())} of {len(x)} beginnings differ"
+            return said(check, DIFFERENT, text, (), {"episodes": len(x)}, found)
 
     def compared(sample: int) -> statistics.Comparison:
         ours, theirs = _own_resets(bench, sample)

@@ -1,13 +1,11 @@
 """Maze: whole numbers only. A runner on a ring of cells picks coins and is followed by a ghost; it sees two pictures.
 
 ``Maze`` is the Gymnasium reference: integer state, a uint8 picture of now and of the step before, a coin counter that
-is state. ``PlainMaze`` is its JAX port as plain functions. ``SnapshotMaze`` keeps the same state where no one can
-write it, ``GlobalMaze`` in a global of Python.
+is state. ``PlainMaze`` is its JAX port as plain functions; ``SnapshotMaze`` keeps the state where no one can write it.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -68,31 +66,20 @@ def reference(**options):
 
 
 class SnapshotMaze(Maze):
-    """The same, with the state in a deque, where it is not found; it can still be copied."""
+    """The same, with the state in a frozen set, where it is not found; it can still be copied."""
 
-    @property
-    def cell(self):
-        return self.kept[0]
+    def __getattr__(self, name):
+        return dict(self.__dict__["kept"])[name]
 
-    @cell.setter
-    def cell(self, value):
-        self.kept = deque([value, *list(self.__dict__.get("kept", (0, 0, 0, 0)))[1:]])
+    def __setattr__(self, name, value):
+        if name in ("cell", "ghost", "coins", "last_cell"):
+            super().__setattr__("kept", frozenset({**dict(self.__dict__.get("kept", ())), name: value}.items()))
+        else:
+            super().__setattr__(name, value)
 
-    @property
-    def ghost(self):
-        return self.kept[1]
 
-    @ghost.setter
-    def ghost(self, value):
-        self.kept[1] = value
-
-    @property
-    def coins(self):
-        return self.kept[2]
-
-    @coins.setter
-    def coins(self, value):
-        self.kept[2] = value
+def snapshot():
+    return gymnasium.wrappers.TimeLimit(SnapshotMaze(), LIMIT)
 
 
 class Runner(NamedTuple):
