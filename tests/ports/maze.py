@@ -69,7 +69,10 @@ class SnapshotMaze(Maze):
     """The same, with the state in a frozen set, where it is not found; it can still be copied."""
 
     def __getattr__(self, name):
-        return dict(self.__dict__["kept"])[name]
+        try:
+            return dict(self.__dict__["kept"])[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
     def __setattr__(self, name, value):
         if name in ("cell", "ghost", "coins", "last_cell"):
