@@ -283,7 +283,7 @@ def settle_draws(bench: Bench) -> None:
     the draws are used in another way; if that cannot be told with the samples there are, ``pair.doubt`` says so.
     """
     pair = bench.pair
-    if pair.step_mode != "tape" or not pair.injectable():
+    if pair.blocked is not None or pair.step_mode != "tape" or not pair.injectable():
         return
     rows = pair.sample.rows
     ours, theirs = pair.ask(rows, pair.sample.outcome)

@@ -102,6 +102,9 @@ class Pair:
     ):
         self.settings, self.contract = settings, contract
         self.notes: list[str] = []
+        self.reset_match: drawing.Matching | None = None
+        self.step_match: drawing.Matching | None = None
+        self.reset_mode, self.step_mode = "none", "distribution"
         self.one_sided = ""  # what only one side leaves to chance
         self.doubt = ""  # why it is not known whether draws are used alike, if it is not
         self.problems: list[spaces.Problem] = []
