@@ -278,9 +278,9 @@ def settle_draws(bench: Bench) -> None:
     Two programs may make the same draw and read it in another way (a slip to the left for small numbers, or for large
     ones) and still be the same environment. Where the tape gives other outcomes, that is told from a difference in
     two steps. Many copies of such a state: sides that read their draws alike stay close together, and if they differ
-    nearly always, the difference is not one of chances. Else many next states with each side's own draws: had the
-    sides other chances, their distributions would differ by about the share of copies that differ. If they do not,
-    the draws are used in another way; if that cannot be told with the samples there are, ``pair.doubt`` says so.
+    nearly always, the difference is not one of chances. Else the copies are compared as distributions: had the sides
+    other chances, these would differ by about the share of copies that differ. If they do not, the draws are used in
+    another way; if that cannot be told with the samples there are, ``pair.doubt`` says so.
     """
     pair = bench.pair
     if pair.blocked is not None or pair.step_mode != "tape" or not pair.injectable():
@@ -299,10 +299,9 @@ def settle_draws(bench: Bench) -> None:
         return
     row = max(couplings, key=lambda r: couplings[r].wrong)
     share = max(couplings[row].wrong, 1 / COPIES)
-    margin = min(0.2, share / 2)
-    units = 0
+    payoffs, margin, units = statistics.most_payoffs(8), share / 3, 0
     while units == 0 or units > 4 * bench.sizes.units:  # the closest look that can be afforded
-        units = statistics.pairs_needed(margin, DOUBT, statistics.most_payoffs(8))
+        units = statistics.pairs_needed(margin, DOUBT, payoffs, disagreement=min(share, 0.5))
         margin *= 1 if units <= 4 * bench.sizes.units else 1.2
     result = next_states_differ(pair, rows, row, worst.field, margin, units)
     if result.word == DIFFERENT:
@@ -335,13 +334,14 @@ def coupling(pair: Pair, rows: Rows, row: int, field: Field) -> Coupling:
 def next_states_differ(
     pair: Pair, rows: Rows, row: int, field: Field, margin: float, units: int
 ) -> statistics.Comparison:
-    """One field of many next states of one row, each side with its own draws, compared as distributions."""
-    seeds = seeds_for(51, row, count=2 * units)
-    copies = _copies(rows, row, units, seeds[:units])
-    ours = pair.ref.step(copies.state, copies.action, copies.seeds)
-    copies = replace(copies, seeds=seeds[units:])
-    theirs = pair.target_step(pair.inject(copies), copies.action, copies.seeds, None)
-    x, y = (v[:, :8].astype(float) for v in pair.values(field, ours, theirs, copies.clock))
+    """One field of many next states of one row, the target with the reference's draws, compared as distributions.
+
+    Sides that read their draws in other ways, but have the same chances, disagree in both directions alike. That the
+    draws are shared only makes them disagree less often, and so lets a difference of chances stand out.
+    """
+    many = _copies(rows, row, units, seeds_for(51, row, count=units))
+    ours, theirs = pair.ask(many)
+    x, y = (v[:, :8].astype(float) for v in pair.values(field, ours, theirs, many.clock))
     grain = 1e-5 * max(float(np.nanmax(np.abs(np.where(np.isfinite(x), x, 0)), initial=0.0)), 1e-6)
     names = tuple(f"{field.name}[{i}]" for i in range(x.shape[1]))
     plan = statistics.Plan(names, DOUBT, margin, units, resolution=grain)

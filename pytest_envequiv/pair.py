@@ -104,7 +104,7 @@ class Pair:
         self.notes: list[str] = []
         self.reset_match: drawing.Matching | None = None
         self.step_match: drawing.Matching | None = None
-        self.reset_mode, self.step_mode = "none", "distribution"
+        self.reset_mode = self.step_mode = "unknown"
         self.one_sided = ""  # what only one side leaves to chance
         self.doubt = ""  # why it is not known whether draws are used alike, if it is not
         self.problems: list[spaces.Problem] = []
@@ -432,7 +432,7 @@ class Pair:
             "ref": _described(self.ref.spec),
             "target": _described(self.target.spec),
             "map": self.map.text(),
-            "draws": f"reset: {getattr(self, 'reset_mode', 'unknown')}; step: {getattr(self, 'step_mode', 'unknown')}",
+            "draws": f"reset: {self.reset_mode}; step: {self.step_mode}",
         }
 
     def close(self) -> None:
