@@ -292,7 +292,7 @@ class Pair:
                 self._field(name, "state", str(link), link.field, values, np.dtype(link.leaf.dtype), base, True)
             )
         for target_name, name in sorted(self.observations.items()):
-            fields.append(self._output(name, target_name, example, base))
+            fields.append(self._output(name, target_name, example, base, live_only=self.begins_anew))
         fields.append(self._output(REWARD, REWARD, example, base))
         merged = DONE in ours.outputs or DONE in example
         for name in (DONE,) if merged else (TERMINATED, TRUNCATED):
@@ -302,6 +302,16 @@ class Pair:
             if name in ours.outputs and name in example:
                 fields.append(self._output(name, name, example, base, live_only=True))
         return tuple(fields)
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether a side's only step resets by itself: what it leaves where an episode ends is the next one."""
+        return any(side.spec.conventions.get("step") == "auto-reset" for side in (self.ref, self.target))
+
+    @property
+    def unseen(self) -> bool:
+        """Whether a side shows nothing after a reset."""
+        return any(side.spec.conventions.get("reset") == "unseen" for side in (self.ref, self.target))
 
     @cached_property
     def example_outcome(self) -> Outcome:

@@ -91,7 +91,7 @@ def walk(root: Any) -> tuple[dict[str, Path], dict[str, Path]]:
             name, place = f"{prefix}{key}", (*path, step)
             if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)) or is_key(key, value):
                 generators[name if name not in generators else f"{type(here).__name__}.{name}"] = place
-            elif (key in INNER and hasattr(value, "step")) or _is_holder(value):
+            elif (key in INNER and hasattr(value, "step")) or (_is_holder(value) and not isinstance(step, Item)):
                 visit(place, value, prefix)  # adds nothing to the names
             elif _is_walkable(value) and len(place) <= DEEPEST + sum(k in INNER for k in place):
                 visit(place, value, f"{name}.")

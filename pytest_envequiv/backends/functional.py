@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,9 +18,11 @@ import numpy as np
 
 from pytest_envequiv.backends.protocol import Arrays, Draw, Leaf, Outcome, Space, Spec, State, Tape
 from pytest_envequiv.whitebox.draws import Label, Unalignable, keys_among, labelled
+from pytest_envequiv.whitebox.jaxprs import Traced
 
 # Rows per compiled call. XLA compiles once per shape, so every batch is cut and padded to one of these.
 SMALL, LARGE = 64, 1024
+CONSTANT = "constants.{}"  # what a setting is called among the inputs of a jaxpr
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Functional:
                                                 outputs may add "final_observation"
     free: state leaves that only label things (which player is called 0): name -> number of labels. They are
     never compared, and filled at random where a state is injected.
+    params: settings the three functions use; if not None, they take others by the keyword ``params``.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Functional:
     action: Mapping[str, Space]
     observation: Mapping[str, Space]
     auto: Callable[..., Any] | None = None
+    params: Any = None
     time_limit: int | None = None
     seats: int = 1
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -159,9 +163,14 @@ class JaxBackend:
         fields, outputs = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
         return Outcome(State(fields), outputs)
 
-    def step_jaxpr(self) -> Any:
-        """The closed jaxpr of one unbatched step; inputs are the dict of ``_inputs`` in sorted order."""
-        return jax.make_jaxpr(self._plain_step)(self._example("step"))
+    def traced(self, what: str = "step") -> Traced:
+        """One unbatched "step", "reset" or "auto" as a jaxpr, the settings among its inputs where they can be."""
+        if what not in self._traced:
+            try:
+                self._traced[what] = self._trace(what, self._settings)
+            except Exception:  # a setting that shapes or steers the program has to stay a number
+                self._traced[what] = self._trace(what, {})
+        return self._traced[what]
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -180,17 +189,51 @@ class JaxBackend:
                 rows[f"action.{name}"] = jax.ShapeDtypeStruct(space.shape, space.dtype)
         return rows
 
-    def _plain_reset(self, row: dict[str, Any]) -> Any:
-        return self._named(*self.functional.reset(jax.random.PRNGKey(row["seeds"])))
+    def _plain_reset(self, row: dict[str, Any], **other: Any) -> Any:
+        return self._named(*self.functional.reset(jax.random.PRNGKey(row["seeds"]), **other))
 
-    def _plain_step(self, row: dict[str, Any]) -> Any:
-        return self._stepped(self.functional.step, row)
+    def _plain_step(self, row: dict[str, Any], **other: Any) -> Any:
+        return self._stepped(self.functional.step, row, **other)
 
-    def _plain_auto(self, row: dict[str, Any]) -> Any:
+    def _plain_auto(self, row: dict[str, Any], **other: Any) -> Any:
         assert self.functional.auto is not None
-        return self._stepped(self.functional.auto, row)
+        return self._stepped(self.functional.auto, row, **other)
 
-    def _stepped(self, step: Callable[..., Any], row: dict[str, Any]) -> Any:
+    def _plain(self, what: str) -> Callable[..., Any]:
+        return {"reset": self._plain_reset, "step": self._plain_step, "auto": self._plain_auto}[what]
+
+    @cached_property
+    def _traced(self) -> dict[str, Traced]:
+        return {}
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """Numbers among the settings, by name."""
+        params = self.functional.params
+        if params is None:
+            return {}
+        named = zip(leaf_names(params), jax.tree.leaves(params), strict=True)
+        return {name: leaf for name, leaf in named if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)}
+
+    def _trace(self, what: str, settings: dict[str, Any]) -> Traced:
+        params = self.functional.params
+
+        def function(row: dict[str, Any], given: dict[str, Any]) -> Any:
+            if not given:
+                return self._plain(what)(row)
+            leaves = [given.get(n, v) for n, v in zip(leaf_names(params), jax.tree.leaves(params), strict=True)]
+            return self._plain(what)(row, params=jax.tree.unflatten(jax.tree.structure(params), leaves))
+
+        example = self._example(what)
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(example, settings)
+        inputs = (
+            *("seed" if name == "seeds" else name for name in sorted(example)),
+            *map(CONSTANT.format, sorted(settings)),
+        )
+        fields, outputs = shape
+        return Traced(closed, tuple(inputs), (*map("state.{}".format, sorted(fields)), *sorted(outputs)), settings)
+
+    def _stepped(self, step: Callable[..., Any], row: dict[str, Any], **other: Any) -> Any:
         key = jax.random.PRNGKey(row["seeds"])
         leaves = []
         for name, leaf in zip(self._names, self._leaves, strict=True):
@@ -205,7 +248,7 @@ class JaxBackend:
             else:  # a key kept in the state: the row's seed stands for it
                 leaves.append(jnp.broadcast_to(jax.random.fold_in(key, 1), leaf.shape))
         action = {k: row[f"action.{k}"] for k in self.functional.action}
-        return self._named(*step(key, jax.tree.unflatten(self._tree, leaves), action))
+        return self._named(*step(key, jax.tree.unflatten(self._tree, leaves), action, **other))
 
     def _named(self, state: Any, outputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         fields = {
@@ -239,7 +282,7 @@ class JaxBackend:
     def _function(self, what: str, playing: bool) -> Callable[..., Any]:
         if (what, playing) not in self._compiled:
             if what == "auto" or self._labelled_or_none() is None:
-                plain = {"reset": self._plain_reset, "step": self._plain_step, "auto": self._plain_auto}[what]
+                plain = self._plain(what)
                 function: Callable[..., Any] = lambda row, values: (plain(row), [])  # noqa: E731
             elif playing:
                 play = self._labelled[what].play
@@ -333,8 +376,12 @@ def space_of(space: Any) -> dict[str, Space]:
 
 
 def named_spaces(root: str, space: Any) -> dict[str, Space]:
-    """ "action" or "action.<key>" -> Space."""
-    return {f"{root}.{key}" if key else root: found for key, found in space_of(space).items()}
+    """ "action" or "action.<key>" -> Space. A bounded box of whole numbers is a discrete choice of action."""
+    named = {f"{root}.{key}" if key else root: found for key, found in space_of(space).items()}
+    if root != "action":
+        return named
+    whole = {k for k, s in named.items() if s.kind == "box" and np.dtype(s.dtype).kind in "iu" and s.bounded}
+    return {key: replace(found, kind="discrete") if key in whole else found for key, found in named.items()}
 
 
 def numeric_constants(settings: Any) -> dict[str, np.ndarray]:

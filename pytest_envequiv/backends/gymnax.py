@@ -57,19 +57,19 @@ def _backend(environment: Any, params: Any, name: str, options: dict[str, Any], 
         params = params.replace(**options)
     separate = hasattr(environment, "is_truncated")
 
-    def outputs(observation: Any, reward: Any, done: Any, state: Any) -> dict[str, Any]:
+    def outputs(observation: Any, reward: Any, done: Any, state: Any, params: Any) -> dict[str, Any]:
         ends = {TERMINATED: done, TRUNCATED: environment.is_truncated(state, params)} if separate else {DONE: done}
         return {**named_leaves(observation, "observation"), REWARD: reward, **ends}
 
-    def reset(key: Any) -> Any:
+    def reset(key: Any, params: Any = params) -> Any:
         observation, state = environment.reset_env(key, params)
         return state, named_leaves(observation, "observation")
 
-    def step(key: Any, state: Any, action: Any) -> Any:
+    def step(key: Any, state: Any, action: Any, params: Any = params) -> Any:
         observation, state, reward, done, _ = environment.step_env(key, state, _action(action), params)
-        return state, outputs(observation, reward, done, state)
+        return state, outputs(observation, reward, done, state, params)
 
-    def auto(key: Any, state: Any, action: Any) -> Any:
+    def auto(key: Any, state: Any, action: Any, params: Any = params) -> Any:
         returned = environment.step(key, state, _action(action), params)
         observation, state, reward, *ends, info = returned
         flags = dict(zip((TERMINATED, TRUNCATED), ends, strict=True)) if len(ends) == 2 else {DONE: ends[0]}
@@ -84,6 +84,7 @@ def _backend(environment: Any, params: Any, name: str, options: dict[str, Any], 
             reset=reset,
             step=step,
             auto=auto,
+            params=params,
             action=named_spaces("action", environment.action_space(params)),
             observation=named_spaces("observation", environment.observation_space(params)),
             time_limit=_limit(params),

@@ -55,12 +55,12 @@ def _functional(port: Port) -> Functional:
     key = jax.random.PRNGKey(0)
     example = {name: jax.ShapeDtypeStruct(space.shape, space.dtype) for name, space in port.action.items()}
 
-    def begin(key: Any) -> Any:
+    def begin(key: Any, params: Any = port.params) -> Any:
         seed = jax.random.key_data(key)[-1].astype(jnp.int32)  # the low word of PRNGKey(seed)
-        return port.reset(key=key, seed=seed, params=port.params)
+        return port.reset(key=key, seed=seed, params=params)
 
-    def advance(key: Any, state: Any, action: Any) -> Any:
-        return port.step(key=key, seed=0, params=port.params, state=state, action=port.given(action))
+    def advance(key: Any, state: Any, action: Any, params: Any = port.params) -> Any:
+        return port.step(key=key, seed=0, params=params, state=state, action=port.given(action))
 
     begun = jax.eval_shape(begin, key)
     place = state_place(
@@ -69,18 +69,18 @@ def _functional(port: Port) -> Functional:
     names = returned_names(port.step.function)
     prefer = place if isinstance(place, int) else 0
 
-    def stepped(key: Any, state: Any, action: Any) -> dict[str, Any]:
-        return parts_of(advance(key, state, action), lambda part: _alike(part, state), names, prefer)
+    def stepped(key: Any, state: Any, action: Any, params: Any = port.params) -> dict[str, Any]:
+        return parts_of(advance(key, state, action, params), lambda part: _alike(part, state), names, prefer)
 
     state, begun = split(begun, place)
     told = jax.eval_shape(stepped, key, state, example).get(OBSERVATION)
     unseen = begun is None and port.observe is None and told is not None and not _alike(told, state)
 
-    def seen(given: Any, state: Any, key: Any) -> Any:
+    def seen(given: Any, state: Any, key: Any, params: Any) -> Any:
         """What is observed: as told, or looked up, or the state itself."""
         if given is not None:
             return given
-        return state if port.observe is None else port.observe(state=state, params=port.params, key=key)
+        return state if port.observe is None else port.observe(state=state, params=params, key=key)
 
     def outputs(parts: dict[str, Any], observation: Any) -> dict[str, Any]:
         found = {name: jnp.asarray(parts[name]) for name in OUTPUTS if name in parts}
@@ -91,15 +91,15 @@ def _functional(port: Port) -> Functional:
             seen[MASK] = seen.pop(f"{OBSERVATION}.action_mask") != 0
         return {**seen, **found, **flags}
 
-    def reset(key: Any) -> Any:
-        state, given = split(begin(key), place)
+    def reset(key: Any, params: Any = port.params) -> Any:
+        state, given = split(begin(key, params), place)
         if unseen:
             return state, outputs({}, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), told))
-        return state, outputs({}, seen(given, state, key))
+        return state, outputs({}, seen(given, state, key, params))
 
-    def step(key: Any, state: Any, action: Any) -> Any:
-        parts = stepped(key, state, action)
-        return parts[STATE], outputs(parts, seen(parts.get(OBSERVATION), parts[STATE], key))
+    def step(key: Any, state: Any, action: Any, params: Any = port.params) -> Any:
+        parts = stepped(key, state, action, params)
+        return parts[STATE], outputs(parts, seen(parts.get(OBSERVATION), parts[STATE], key, params))
 
     state, _ = jax.eval_shape(reset, key)
     after, shown = jax.eval_shape(step, key, state, example)
@@ -111,6 +111,7 @@ def _functional(port: Port) -> Functional:
         kind="plain",
         reset=reset,
         step=step,
+        params=port.params,
         action=port.action,
         observation=port.observation
         or {name: _unbounded(value) for name, value in shown.items() if name.startswith(OBSERVATION)},

@@ -11,6 +11,7 @@ is traced and batched (``jax_module.py``); other code is called row by row (``nu
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -20,6 +21,7 @@ import numpy as np
 
 from pytest_envequiv.backends.functional import JaxBackend, named_spaces
 from pytest_envequiv.backends.jax_module import functional
+from pytest_envequiv.backends.lanes import sample
 from pytest_envequiv.backends.numpy_module import functions_face, object_face
 from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.protocol import Backend, Space, Spec
@@ -40,6 +42,7 @@ from pytest_envequiv.errors import OpenError
 RESETS, STEPS = ("reset_env", "reset", "init", "initial_state", "initial"), ("step_env", "step")
 LIMITS = ("max_steps_in_episode", "max_episode_steps", "max_steps", "episode_length", "time_limit")
 COUNTS = ("num_actions", "n_actions", "action_count")
+WATCHED = 600  # steps in which some episodes are hoped to end
 JAX = ("jax", "flax", "chex", "equinox", "distrax")
 
 
@@ -74,17 +77,17 @@ def claim(thing: Any, name: str, options: dict[str, Any], like: Spec | None = No
         constants=_constants(thing),
     )
     if alone:
-        return ObjectBackend(object_face(thing, make, port))
+        return _watched(ObjectBackend(object_face(thing, make, port)))
     return _opened(port, _uses_jax(step))
 
 
 def _opened(port: Port, in_jax: bool) -> Backend:
-    traced: Callable[[], Backend] = lambda: JaxBackend(functional(port))  # noqa: E731
+    traced: Callable[[], JaxBackend | ObjectBackend] = lambda: JaxBackend(functional(port))  # noqa: E731
     called, keyed = (lambda keys=keys: ObjectBackend(functions_face(port, keys)) for keys in (False, True))
     errors: dict[Any, str] = {}
     for attempt in (traced, keyed, called) if in_jax else (called, traced, keyed):
         try:
-            return attempt()
+            return _watched(attempt())
         except OpenError:
             raise
         except Exception as error:  # whatever the port raises when it is not run as it was meant to be
@@ -93,6 +96,40 @@ def _opened(port: Port, in_jax: bool) -> Backend:
         f"{port.name}: step can neither be traced by JAX ({errors[traced]}) nor called row by row "
         f"({errors[keyed if in_jax else called]})"
     )
+
+
+def _watched(backend: JaxBackend | ObjectBackend) -> Backend:
+    """The backend, which says so if its step begins a new episode by itself where one ends."""
+    if _begins_anew(backend):
+        style = {"auto_reset": "same-step", "step": "auto-reset"}
+        backend.spec = dataclasses.replace(backend.spec, conventions={**backend.spec.conventions, **style})
+    return backend
+
+
+def _begins_anew(backend: JaxBackend | ObjectBackend) -> bool:
+    """Whether every state that an end leaves behind is one a reset could give, and states on the way are not."""
+    count, rng = 64, np.random.default_rng(0)
+    state = backend.reset(np.arange(count)).state
+    numbers = {name: value.astype(float) for name, value in state.fields.items()}
+    slack = {name: 0.5 * (value.max(0) - value.min(0)) for name, value in numbers.items()}
+    bounds = {name: (value.min(0) - slack[name], value.max(0) + slack[name]) for name, value in numbers.items()}
+    ends, moved = 0, False
+    for tick in range(min(backend.spec.time_limit or WATCHED, WATCHED)):
+        action = {
+            name: np.stack([sample(s, rng) for _ in range(len(state))]) for name, s in backend.spec.action.items()
+        }
+        outcome = backend.step(state, action, np.arange(len(state)) + 1000 * tick)
+        fresh, over = np.ones(len(state), bool), outcome.done
+        for name, (low, high) in bounds.items():
+            value = outcome.state.fields[name]
+            fresh &= ((value >= low) & (value <= high)).reshape(len(value), -1).all(1)
+        if (over & ~fresh).any():
+            return False
+        ends, moved = ends + int(over.sum()), moved or bool((~over & ~fresh).any())
+        if over.all() or (moved and ends >= 8):
+            break
+        state = outcome.state.take(np.flatnonzero(~over))
+    return moved and ends >= 8
 
 
 def _maker(kind: type, options: dict[str, Any]) -> Callable[[], Any]:

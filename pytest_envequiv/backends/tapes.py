@@ -137,6 +137,17 @@ class Recorder(np.random.Generator):
         return float(value) if shape is None else value
 
     @_outermost
+    def standard_gamma(self, shape: Any, *args: Any, **kwargs: Any) -> Any:
+        drawn = self.drawn(Numpy.standard_gamma, shape, *args, **kwargs)
+        return _into(kwargs, self.keep("gamma", shape, NAN, drawn))
+
+    @_outermost
+    def gamma(self, shape: Any, scale: Any = 1.0, size: Any = None) -> Any:
+        size = size if size is not None else np.broadcast_shapes(np.shape(shape), np.shape(scale)) or None
+        value = scale * self.keep("gamma", shape, NAN, self.drawn(Numpy.standard_gamma, shape, size))
+        return float(value) if size is None else value
+
+    @_outermost
     def integers(
         self, low: Any, high: Any = None, size: Any = None, dtype: Any = np.int64, endpoint: bool = False
     ) -> Any:

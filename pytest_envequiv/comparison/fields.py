@@ -104,6 +104,8 @@ def first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Outc
     """(error, floor tolerance, expected, actual); rows in which the field does not count have no error."""
     expected, actual = pair.values(field, ours, theirs, rows.clock)
     over = terminated(ours) if field.role == "state" else ours.done
+    if pair.begins_anew:
+        over = ours.done | theirs.done
     counts = ~over if field.live_only else np.ones(len(rows), bool)
     if field.exact:
         error = (expected != actual).astype(float)
@@ -259,7 +261,8 @@ def _judged(
             ties[chosen] = flipped.any(1)
             suspect[chosen] &= ~(spread > 0)
         else:
-            bound[chosen] = np.maximum(bound[chosen], pair.contract.tolerance(field.name).ratio * spread)
+            # Both, not the larger: a jump at a threshold is all of the spread, and still has its own rounding.
+            bound[chosen] += pair.contract.tolerance(field.name).ratio * spread
             suspect[chosen] = error[chosen] > bound[chosen]
         # Rows beyond those calibrated are neither convicted nor cleared.
         beyond = np.ones(len(error), bool)

@@ -40,6 +40,8 @@ def _sources(bench: Bench) -> list[str]:
     if not pair.injectable():
         return ["play"]
     found = ["play"]
+    if not pair.sample.alive().any():  # episodes of one step: no state can be stepped into
+        return found
     if any(states.continuous(pair.sample, name) for name in pair.ref.spec.fields):
         found.append("boundary")
     if pair.time_limit is not None and states.clocks(pair, pair.sample):

@@ -22,7 +22,9 @@ def reset_fields(bench: Bench) -> list[Field]:
     return [
         f
         for f in bench.pair.fields
-        if f.role == "state" or f.name.startswith("observation") or f.name in ("mask", "agent")
+        if f.role == "state"
+        or (f.name.startswith("observation") and not bench.pair.unseen)
+        or f.name in ("mask", "agent")
     ]
 
 
@@ -44,7 +46,7 @@ def _shared_errors(bench: Bench, field: Field) -> tuple[np.ndarray, ...]:
     spread = bench.once("resets pushed", lambda: _pushed_resets(bench))[field.name]
     if field.exact:
         return np.where(spread > 0, 0.0, error), bound, x, y
-    return error, np.maximum(bound, pair.contract.tolerance(field.name).ratio * spread), x, y
+    return error, bound + pair.contract.tolerance(field.name).ratio * spread, x, y
 
 
 def _pushed_resets(bench: Bench) -> dict[str, np.ndarray]:

@@ -176,7 +176,7 @@ def _examined(
                     if t >= horizon:
                         continue
                     if not field.exact:
-                        tolerance = np.maximum(bound, pair.contract.tolerance(name).ratio * spread[name][t])
+                        tolerance = bound + pair.contract.tolerance(name).ratio * spread[name][t]
                     elif spread[name][t].any():
                         continue
                 elif not field.exact and not (error > 1e-2 * np.maximum(field.scale, 1e-12)).any():

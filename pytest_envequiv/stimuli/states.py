@@ -107,8 +107,10 @@ def ends(pair: Pair, played: Play, seed: int) -> Ends:
     """
     rng = np.random.default_rng([seed, 16])
     alive = played.rows.take(np.flatnonzero(played.alive()))
-    base = alive.take(np.sort(rng.choice(len(alive), min(SCAN_ROWS, len(alive)), replace=False)))
     found: Ends = {}
+    if not len(alive):  # every episode is one step long: no state is stepped into
+        return found
+    base = alive.take(np.sort(rng.choice(len(alive), min(SCAN_ROWS, len(alive)), replace=False)))
     for name in base.state.fields:
         if not continuous(played, name):
             continue
@@ -216,6 +218,8 @@ def at_edges(pair: Pair, played: Play, count: int, seed: int, limits: Ends) -> R
     """
     rng = np.random.default_rng([seed, 18])
     alive = played.rows.take(np.flatnonzero(played.alive()))
+    if not len(alive):
+        return None
     base = alive.take(rng.integers(0, len(alive), EDGE_TRIES))
     base = base.doing(legal(fresh_actions(pair, EDGE_TRIES, rng), base, pair, rng))
     then = legal(fresh_actions(pair, EDGE_TRIES, rng), base, pair, rng)

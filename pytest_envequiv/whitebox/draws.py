@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core as jex
+
+from pytest_envequiv.whitebox.jaxprs import bind, closed, evaluate, inner, site, walk
 
 # Name of the jitted function in the jaxpr -> the kind of draw. Their first operand is the key.
 NAMED = {
@@ -67,7 +68,7 @@ def labelled(function: Callable[..., Any], *example: Any) -> Labelled:
 
     Raises Unalignable if one is made inside a scan or while loop.
     """
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
+    body, shape = jax.make_jaxpr(function, return_shape=True)(*example)
     tree = jax.tree.structure(shape)
     labels: list[Label] = []
 
@@ -76,18 +77,18 @@ def labelled(function: Callable[..., Any], *example: Any) -> Labelled:
         labels.append(Label(kind, tuple(out.shape), str(out.dtype), _site(equation)))
         return [jnp.zeros(v.aval.shape, v.aval.dtype) for v in equation.outvars]
 
-    jax.eval_shape(lambda *args: _evaluate(closed, jax.tree.leaves(args), note), *example)
+    jax.eval_shape(lambda *args: _evaluate(body, jax.tree.leaves(args), note), *example)
 
     def record(*args: Any) -> Any:
         made: list[tuple[Any, Any, Any]] = []
 
         def keep(equation: Any, kind: str, inputs: Sequence[Any]) -> list[Any]:
-            outputs = _bind(equation, inputs)
+            outputs = bind(equation, inputs)
             low, high = _bounds(kind, inputs)
             made.append((outputs[0], low, high))
             return outputs
 
-        leaves = _evaluate(closed, jax.tree.leaves(args), keep)
+        leaves = _evaluate(body, jax.tree.leaves(args), keep)
         return jax.tree.unflatten(tree, leaves), made
 
     def play(values: Sequence[Any], *args: Any) -> Any:
@@ -100,15 +101,15 @@ def labelled(function: Callable[..., Any], *example: Any) -> Labelled:
                 value = value < inputs[1]
             return [jnp.broadcast_to(value, out.shape).astype(out.dtype)]
 
-        return jax.tree.unflatten(tree, _evaluate(closed, jax.tree.leaves(args), supply))
+        return jax.tree.unflatten(tree, _evaluate(body, jax.tree.leaves(args), supply))
 
     return Labelled(tuple(labels), record, play)
 
 
 def keys_among(function: Callable[..., Any], *example: Any) -> set[int]:
     """Which of the flattened inputs are wrapped as a ``jax.random`` key: two words that only look like a number."""
-    closed = jax.make_jaxpr(function)(*example)
-    return {place for place, var in enumerate(closed.jaxpr.invars) if _is_wrapped(closed.jaxpr, var)}
+    body = jax.make_jaxpr(function)(*example)
+    return {place for place, var in enumerate(body.jaxpr.invars) if _is_wrapped(body.jaxpr, var)}
 
 
 def _is_wrapped(jaxpr: Any, var: Any) -> bool:
@@ -118,8 +119,8 @@ def _is_wrapped(jaxpr: Any, var: Any) -> bool:
             continue
         if equation.primitive.name == "random_wrap":
             return True
-        for inner in _inner(equation):
-            body = inner.jaxpr if isinstance(inner, jex.ClosedJaxpr) else inner
+        for found in inner(equation):
+            body = closed(found).jaxpr
             before = len(equation.invars) - len(body.invars)  # the index of a cond, which its branches do not take
             if any(place >= before and _is_wrapped(body, body.invars[place - before]) for place in places):
                 return True
@@ -127,26 +128,20 @@ def _is_wrapped(jaxpr: Any, var: Any) -> bool:
 
 
 def _bounds(kind: str, inputs: Sequence[Any]) -> tuple[Any, Any]:
-    """(low, high) as floats: the interval, the mean and deviation, or (probability, nan)."""
+    """(low, high) as floats: the interval, the mean and deviation, or the first two parameters (nan where none)."""
     nan = jnp.float32(np.nan)
-    if kind in ("uniform", "integers"):
+    if kind in ("uniform", "integers", "beta", "truncated_normal"):
         return tuple(jnp.asarray(bound, jnp.float32) for bound in inputs[1:3])  # type: ignore[return-value]
     if kind == "normal":
         return jnp.float32(0), jnp.float32(1)
-    if kind == "bernoulli":
+    if kind in ("bernoulli", "gamma", "poisson"):
         return jnp.asarray(inputs[1], jnp.float32), nan
     return nan, nan
 
 
 def _site(equation: Any) -> str:
     """ "file.py:12" of the user's line that made the draw, or "" where JAX does not tell."""
-    try:
-        from jax._src import source_info_util
-
-        frame = source_info_util.user_frame(equation.source_info.traceback)
-        return f"{frame.file_name.rsplit('/', 1)[-1]}:{frame.start_line}" if frame else ""
-    except Exception:  # a private module of JAX: the site is a convenience, never needed
-        return ""
+    return str(site(equation) or "")
 
 
 def _kind(equation: Any) -> str | None:
@@ -155,57 +150,29 @@ def _kind(equation: Any) -> str | None:
     return "bits" if equation.primitive.name == "random_bits" else None
 
 
-def _inner(equation: Any) -> list[Any]:
-    """Every jaxpr among the parameters of an equation."""
-    found = []
-    for value in equation.params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, (jex.ClosedJaxpr, jex.Jaxpr)):
-                found.append(item)
-    return found
-
-
 def _draws_inside(jaxpr: Any) -> bool:
-    body = jaxpr.jaxpr if isinstance(jaxpr, jex.ClosedJaxpr) else jaxpr
-    return any(_kind(e) or any(map(_draws_inside, _inner(e))) for e in body.eqns)
+    return any(map(_kind, walk(jaxpr)))
 
 
-def _bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
-    params = equation.primitive.get_bind_params(equation.params)
-    subfunctions, params = params if isinstance(params, tuple) else ((), params)  # a pair before JAX 0.9
-    outputs = equation.primitive.bind(*subfunctions, *inputs, **params)
-    return list(outputs) if equation.primitive.multiple_results else [outputs]
-
-
-def _evaluate(closed: Any, arguments: Sequence[Any], on_draw: Callable[..., list[Any]]) -> list[Any]:
+def _evaluate(body: Any, arguments: Sequence[Any], on_draw: Callable[..., list[Any]]) -> list[Any]:
     """Run a jaxpr, handing each draw to ``on_draw(equation, kind, inputs)``; draws inside calls included."""
-    jaxpr = closed.jaxpr
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, jex.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
+    def on_equation(equation: Any, inputs: Sequence[Any]) -> list[Any]:
         kind = _kind(equation)
         if kind is not None:
-            outputs = on_draw(equation, kind, inputs)
-        elif not any(map(_draws_inside, _inner(equation))):
-            outputs = _bind(equation, inputs)
-        elif equation.primitive.name == "cond":
+            return on_draw(equation, kind, inputs)
+        if not any(map(_draws_inside, inner(equation))):
+            return bind(equation, inputs)
+        if equation.primitive.name == "cond":
             # Both branches are evaluated, as vmap would do, so that each draw is made once, whatever the branch.
             branches = [_evaluate(b, inputs[1:], on_draw) for b in equation.params["branches"]]
             which = jnp.clip(jnp.asarray(inputs[0]).astype(jnp.int32), 0, len(branches) - 1)
-            outputs = [_choose(which, choices) for choices in zip(*branches, strict=True)]
-        elif equation.primitive.name in ("scan", "while"):
+            return [_choose(which, choices) for choices in zip(*branches, strict=True)]
+        if equation.primitive.name in ("scan", "while"):
             raise Unalignable(f"a draw inside a {equation.primitive.name} loop ({_site(equation)})")
-        else:
-            body = _inner(equation)[0]
-            body = body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ())
-            outputs = _evaluate(body, inputs, on_draw)
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+        return _evaluate(closed(inner(equation)[0]), inputs, on_draw)
+
+    return evaluate(body, arguments, on_equation)
 
 
 def _choose(which: Any, choices: Sequence[Any]) -> Any:

@@ -122,7 +122,28 @@ class Wide(Rule):
         return {"x": x, "y": y}, xp.exp(-0.1 * ((i - x) ** 2 + (j - y) ** 2)), xp.sin(x), x > 99
 
 
-RULES = {rule.__name__: rule for rule in (Large, Tiny, Chaos, Cells, Unknown, Still, Twins, Bearing, Wide)}
+class Bonus(Rule):
+    """Pays at a line that also ends the episode: who is at the line may be paid on one side only, by rounding."""
+
+    begin = {"x": (100.0, 103.0), "v": (-0.1, 0.3)}
+
+    def advance(xp, s, push):
+        v = s["v"] + 0.1 * push
+        x = s["x"] + v
+        over = x >= 104.0
+        return {"x": x, "v": v}, xp.stack([x, v]), xp.where(over, 5.0, 0.0) + 0.3, over
+
+
+class Once(Rule):
+    """Every episode is one step long."""
+
+    begin = {"x": (-1.0, 1.0), "y": (-1.0, 1.0)}
+
+    def advance(xp, s, push):
+        return {**s}, xp.stack([s["x"], s["y"]]), s["x"] * push, s["x"] < 9.0
+
+
+RULES = {rule.__name__: rule for rule in (Large, Tiny, Chaos, Cells, Unknown, Still, Twins, Bearing, Wide, Bonus, Once)}
 
 
 class Odd(gymnasium.Env):
