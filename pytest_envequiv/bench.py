@@ -18,8 +18,11 @@ from pytest_envequiv.comparison import statistics
 from pytest_envequiv.comparison.fields import Found, compare
 from pytest_envequiv.pair import Field, Pair
 from pytest_envequiv.stimuli import states
+from pytest_envequiv.stimuli.influence import flow_of
+from pytest_envequiv.stimuli.meetings import Meetings, meetings, moved_together
 from pytest_envequiv.stimuli.play import Play, Rows, collect, seeds_for, shown
 from pytest_envequiv.verdict import DIFFERENT, Progress, silent
+from pytest_envequiv.whitebox.dataflow import Flow
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Sizes:
     most: int
     play: int
     boundary: int
+    pairs: int
     limit: int
     resets: int
     margin: float  # largest difference of probabilities that still counts as equal, where statistics decide
@@ -38,9 +42,9 @@ class Sizes:
 
 
 PROFILES = {
-    "quick": Sizes(64, 30_000, 2_048, 4_096, 256, 2_000, 0.3, 12, 4_000),
-    "standard": Sizes(256, 150_000, 8_192, 32_768, 1_024, 8_000, 0.15, 32, 16_000),
-    "thorough": Sizes(1_024, 1_000_000, 65_536, 262_144, 4_096, 32_000, 0.08, 96, 64_000),
+    "quick": Sizes(64, 30_000, 2_048, 4_096, 1_024, 256, 2_000, 0.3, 12, 4_000),
+    "standard": Sizes(256, 150_000, 8_192, 32_768, 8_192, 1_024, 8_000, 0.15, 32, 16_000),
+    "thorough": Sizes(1_024, 1_000_000, 65_536, 262_144, 65_536, 4_096, 32_000, 0.08, 96, 64_000),
 }
 ALPHA = 1e-3  # false-alarm budget of the whole suite
 DOUBT = 1e-4  # of which this much is for finding out whether draws that were matched are used alike
@@ -126,6 +130,16 @@ class Bench:
             "playing the reference",
         )
 
+    @cached_property
+    def flow(self) -> Flow | None:
+        """What the target's step computes from what; None where it cannot be told."""
+        return flow_of(self.pair.target, self.pair.target_play)
+
+    @cached_property
+    def meetings(self) -> Meetings:
+        """Pairs of the reference's inputs that meet in an output of the target."""
+        return meetings(self.pair, self.flow)
+
     def paired_rows(self) -> Rows | None:
         """States both sides reached by the same history: what is stepped where states cannot be injected."""
         pair = self.pair
@@ -195,7 +209,9 @@ class Bench:
             return picked.doing(states.legal(states.fresh_actions(pair, len(picked), rng), picked, pair, rng))
         if source == "play":
             return states.live(pair, states.from_play(pair, self.played, sizes.play, seed))
-        if source == "boundary":
+        if source == "pairs":
+            found = moved_together(pair, self.played, self.meetings, sizes.pairs, seed, self.ends)
+        elif source == "boundary":
             found = states.near_boundaries(pair, self.played, sizes.boundary, seed, self.ends)
         else:
             found = states.before_limit(pair, self.played, sizes.limit, seed)

@@ -60,7 +60,7 @@ def _lacking(bench: Bench, name: str, evidence: Mapping[str, Any]) -> str:
 def _different(
     bench: Bench, check: Check, step: Step, found: Found, evidence: dict[str, Any], notes: tuple[str, ...]
 ) -> Verdict:
-    causes = roots(step.found, terminated(step.ours))
+    causes = roots(step.found, terminated(step.ours), bench.flow)
     name = found.field.name
     evidence["diverging"] = int(found.rows.sum())
     place = first(found, step.rows)

@@ -1,27 +1,30 @@
 """L2: one step from the same state, field by field.
 
 Sources of states: "play" (met in play, with new actions), "boundary" (fields at and near where something may
-change), "limit" (the last steps before the time limit). Where draws cannot be shared, many next states from one
-state and action are compared as distributions instead.
+change), "pairs" (two inputs that meet in one output, moved together), "limit" (the last steps before the time limit).
+Where draws cannot be shared, many next states from one state and action are compared as distributions instead.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from pytest_envequiv.backends.protocol import MASK, Outcome, State
 from pytest_envequiv.bench import LANES, Bench, TargetView
 from pytest_envequiv.comparison import statistics
+from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.levels.finding import judged_step, said
 from pytest_envequiv.pair import Field, Pair, Side
 from pytest_envequiv.stimuli import states
+from pytest_envequiv.stimuli.meetings import exercised
 from pytest_envequiv.stimuli.play import Rows, join_outcomes, seeds_for
 from pytest_envequiv.stimuli.policies import uniform
 from pytest_envequiv.verdict import DIFFERENT, INCONCLUSIVE, Check, Progress, Verdict
 
-SOURCES = ("play", "boundary", "limit")
+SOURCES = ("play", "boundary", "pairs", "limit")
 WIDEST = 16  # elements of one field looked at by themselves; of a wider one, also PROJECTIONS of all its elements
 PROJECTIONS = 3
 LONGEST_HISTORY = 12  # steps of an action sequence, where states cannot be injected
@@ -44,6 +47,8 @@ def _sources(bench: Bench) -> list[str]:
         return found
     if any(states.continuous(pair.sample, name) for name in pair.ref.spec.fields):
         found.append("boundary")
+    if bench.meetings.pairs:
+        found.append("pairs")
     if pair.time_limit is not None and states.clocks(pair, pair.sample):
         found.append("limit")
     return found
@@ -61,7 +66,24 @@ def run(bench: Bench, check: Check, progress: Progress) -> Verdict:
     step = bench.step(check.subject)
     if step is None:
         return said(check, INCONCLUSIVE, _why_none(bench, check.subject))
-    return judged_step(bench, check, step, check.field)
+    verdict = judged_step(bench, check, step, check.field)
+    if check.subject == "pairs":
+        verdict.evidence.update(_met(bench, step.rows, check.field))
+    return verdict
+
+
+def _met(bench: Bench, rows: Rows, name: str) -> dict[str, Any]:
+    """How well the rows exercise the pairs of inputs that meet in one field."""
+    field = next(f for f in bench.pair.fields if f.name == name)
+    share = bench.once("pairs exercised", lambda: exercised(bench.pair, bench.played, bench.meetings, rows))
+    mine = list(bench.meetings.by_output.get(output_name(field), ()))
+    pairs = [bench.meetings.pairs[n] for n in mine]
+    least = min(mine, key=lambda n: share[n], default=None)
+    found: dict[str, Any] = {"pairs": [f"{a} x {b}" for a, b in pairs]}
+    if least is not None:
+        found["pair_cells"] = round(float(share[mine].mean()), 3)
+        found["least_exercised"] = " x ".join(map(str, bench.meetings.pairs[least]))
+    return found
 
 
 def _why_none(bench: Bench, source: str) -> str:

@@ -1,0 +1,303 @@
+"""A jaxpr laid flat: one list of operations that can be run, followed and edited one by one, in numpy.
+
+Calls are inlined and both branches of a ``cond`` stand side by side, followed by a choice, as ``vmap`` has them. Loops
+stay one operation. Draws of ``jax.random`` are operations too: their insides are nobody's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+from pytest_envequiv.whitebox.draws import NAMED
+from pytest_envequiv.whitebox.jaxprs import Site, bind, closed, inner, site
+
+CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat", "checkpoint"}
+LOOPS = {"scan", "while"}
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number that stands in the program."""
+
+    value: Any
+
+
+Atom = int | Constant  # the number of a value, or a constant
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation. ``name`` is its primitive's, "choose" or "draw"; ``run(values)`` gives the list of its outputs."""
+
+    name: str
+    inputs: tuple[Atom, ...]
+    outputs: tuple[int, ...]
+    site: Site | None
+    run: Callable[[Sequence[Any]], list[Any]]
+    params: Mapping[str, Any]
+    shapes: tuple[tuple[int, ...], ...]  # of the outputs
+    dtypes: tuple[np.dtype[Any], ...]
+    kind: str = ""  # of a draw
+
+
+@dataclass(frozen=True)
+class Program:
+    """``ops`` in the order they run; the places of inputs and outputs; the values of constants, by place."""
+
+    ops: tuple[Op, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[Atom, ...]
+    constants: dict[int, Any]
+
+    def run(self, arguments: Sequence[Any], draws: Sequence[Any] = ()) -> dict[int, Any]:
+        """Every value of the program, by place. ``draws`` replace the outputs of its draws, in order."""
+        values: dict[int, Any] = {**self.constants, **dict(zip(self.inputs, arguments, strict=True))}
+        left = list(draws)
+        with np.errstate(all="ignore"):
+            for op in self.ops:
+                if op.name == "draw" and draws:
+                    values[op.outputs[0]] = left.pop(0)
+                else:
+                    values.update(zip(op.outputs, op.run([read(values, a) for a in op.inputs]), strict=True))
+        return values
+
+
+def read(values: Mapping[int, Any], atom: Atom) -> Any:
+    return atom.value if isinstance(atom, Constant) else values[atom]
+
+
+def flat(body: Any) -> Program:
+    """The closed jaxpr ``body`` as a Program."""
+    ops: list[Op] = []
+    constants: dict[int, Any] = {}
+    count = 0
+
+    def fresh() -> int:
+        nonlocal count
+        count += 1
+        return count - 1
+
+    def inline(part: Any, given: Sequence[Atom], above: Site | None) -> list[Atom]:
+        names: dict[Any, Atom] = dict(zip(part.jaxpr.invars, given, strict=True))
+        for var, value in zip(part.jaxpr.constvars, part.consts, strict=True):
+            place = fresh()
+            names[var], constants[place] = place, _plain(value)
+
+        def atom(found: Any) -> Atom:
+            return Constant(_plain(found.val)) if isinstance(found, jex.Literal) else names[found]
+
+        for equation in part.jaxpr.eqns:
+            inputs = [atom(a) for a in equation.invars]
+            where = site(equation) or above
+            primitive = equation.primitive.name
+            kind = NAMED.get(equation.params.get("name", "")) if primitive in ("jit", "pjit") else None
+            if primitive in CALLS and kind is None:
+                outputs = inline(closed(inner(equation)[0]), inputs, where)
+            elif primitive == "cond":
+                branches = [inline(b, inputs[1:], where) for b in equation.params["branches"]]
+                outputs = []
+                for var, *choices in zip(equation.outvars, *branches, strict=True):
+                    place = fresh()
+                    ops.append(_op("choose", (inputs[0], *choices), (place,), where, _choose, {}, [var]))
+                    outputs.append(place)
+            else:
+                places = tuple(fresh() for _ in equation.outvars)
+                name, run = ("draw", _bound(equation)) if kind or primitive == "random_bits" else _runner(equation)
+                made = _op(name, tuple(inputs), places, where, run, equation.params, equation.outvars, kind or "")
+                ops.append(made)
+                outputs = list(places)
+            names.update(zip(equation.outvars, outputs, strict=True))
+        return [atom(a) for a in part.jaxpr.outvars]
+
+    inputs = tuple(fresh() for _ in body.jaxpr.invars)
+    outputs = inline(body, inputs, None)
+    return Program(tuple(ops), inputs, tuple(outputs), constants)
+
+
+def _op(
+    name: str,
+    inputs: tuple[Atom, ...],
+    outputs: tuple[int, ...],
+    where: Site | None,
+    run: Callable[[Sequence[Any]], list[Any]],
+    params: Mapping[str, Any],
+    variables: Sequence[Any],
+    kind: str = "",
+) -> Op:
+    shapes = tuple(tuple(v.aval.shape) for v in variables)
+    dtypes = tuple(np.dtype(v.aval.dtype) if not _is_key(v.aval) else np.dtype(object) for v in variables)
+    return Op(name, inputs, outputs, where, run, params, shapes, dtypes, kind)
+
+
+def _is_key(aval: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key))
+
+
+def _plain(value: Any) -> Any:
+    return (
+        value
+        if hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+        else np.asarray(value)
+    )
+
+
+# -- running one operation in numpy ----------------------------------------------------------------------------------
+
+
+def _choose(values: Sequence[Any]) -> list[Any]:
+    which, *cases = values
+    index = np.clip(np.asarray(which).astype(np.int64), 0, len(cases) - 1)
+    index = index.reshape(index.shape + (1,) * (np.ndim(cases[0]) - index.ndim))
+    found = cases[0]
+    for number, case in enumerate(cases[1:], 1):
+        found = np.where(index == number, case, found)
+    return [np.asarray(found, np.asarray(cases[0]).dtype)]
+
+
+def _remainder(x: Any, y: Any) -> Any:
+    return np.fmod(x, y)
+
+
+def _quotient(x: Any, y: Any) -> Any:
+    if np.asarray(x).dtype.kind == "f":
+        return np.divide(x, y)
+    safe = np.where(np.asarray(y) == 0, 1, y)
+    return np.where(np.asarray(y) == 0, -1, np.trunc(np.asarray(x) / safe)).astype(np.asarray(x).dtype)
+
+
+# Primitives of a value each, by name, on operands of one dtype. JAX has made all broadcasting explicit but of scalars.
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "add_any": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": _quotient,
+    "rem": _remainder,
+    "max": np.maximum,
+    "min": np.minimum,
+    "pow": np.power,
+    "atan2": np.arctan2,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "exp": np.exp,
+    "log": np.log,
+    "log1p": np.log1p,
+    "expm1": np.expm1,
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "is_finite": np.isfinite,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "stop_gradient": lambda x: x,
+    "copy": lambda x: x,
+    "copy_p": lambda x: x,
+    "reduce_precision": lambda x: x,
+    "optimization_barrier": lambda x: x,
+}
+LOGICAL = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert}
+REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "reduce_sum": np.sum,
+    "reduce_max": np.max,
+    "reduce_min": np.min,
+    "reduce_prod": np.prod,
+    "reduce_and": np.all,
+    "reduce_or": np.any,
+}
+# Primitives whose outputs only rearrange their first operands: run on places, they say which element goes where.
+STRUCTURAL = {
+    "reshape",
+    "squeeze",
+    "expand_dims",
+    "broadcast_in_dim",
+    "transpose",
+    "concatenate",
+    "slice",
+    "rev",
+    "split",
+}
+
+
+def _runner(equation: Any) -> tuple[str, Callable[[Sequence[Any]], list[Any]]]:
+    """(name, function) of an equation: in numpy where we know how, else through JAX."""
+    name, params = equation.primitive.name, equation.params
+    dtype = None if _is_key(equation.outvars[0].aval) else np.dtype(equation.outvars[0].aval.dtype)
+    shape = equation.outvars[0].aval.shape
+    if name in ELEMENTWISE or name in LOGICAL:
+        function = ELEMENTWISE.get(name) or LOGICAL[name]
+        return name, lambda v: [np.asarray(function(*v), dtype)]
+    if name in REDUCTIONS and "axes" in params:
+        reduce, axes = REDUCTIONS[name], tuple(params["axes"])
+        return name, lambda v: [np.asarray(reduce(v[0], axis=axes), dtype)]
+    if name == "convert_element_type" and dtype is not None:
+        return name, lambda v: [np.asarray(v[0]).astype(dtype)]
+    if name == "integer_pow":
+        return name, lambda v: [np.asarray(np.asarray(v[0]) ** np.asarray(params["y"], _power(v[0])), dtype)]
+    if name == "select_n":
+        return name, _choose
+    if name == "clamp":
+        return name, lambda v: [np.asarray(np.minimum(np.maximum(v[1], v[0]), v[2]), dtype)]
+    if name in ("reshape", "squeeze", "expand_dims"):
+        return name, lambda v: [np.reshape(v[0], shape)]
+    if name == "broadcast_in_dim":
+        return name, lambda v: [_broadcast(v[0], shape, params["broadcast_dimensions"])]
+    if name == "transpose":
+        return name, lambda v: [np.transpose(v[0], params["permutation"])]
+    if name == "concatenate":
+        return name, lambda v: [np.concatenate(v, params["dimension"])]
+    if name == "rev":
+        return name, lambda v: [np.flip(v[0], params["dimensions"])]
+    if name == "slice":
+        steps = params["strides"] or (1,) * len(params["start_indices"])
+        cut = tuple(map(slice, params["start_indices"], params["limit_indices"], steps))
+        return name, lambda v: [np.asarray(v[0])[cut]]
+    if name == "split":
+        at = np.cumsum(params["sizes"])[:-1]
+        return name, lambda v: list(np.split(v[0], at, params["axis"]))
+    return name, _bound(equation)
+
+
+def _power(base: Any) -> Any:
+    return np.asarray(base).dtype if np.asarray(base).dtype.kind == "f" else np.int64
+
+
+def _broadcast(value: Any, shape: tuple[int, ...], dimensions: Sequence[int]) -> Any:
+    widths = [1] * len(shape)
+    for axis, dimension in enumerate(dimensions):
+        widths[dimension] = np.shape(value)[axis]
+    return np.broadcast_to(np.reshape(value, widths), shape)
+
+
+def _bound(equation: Any) -> Callable[[Sequence[Any]], list[Any]]:
+    avals = [atom.aval for atom in equation.invars]
+
+    def run(values: Sequence[Any]) -> list[Any]:
+        given = [v if _is_key(a) else np.asarray(v, a.dtype) for v, a in zip(values, avals, strict=True)]
+        return [v if _is_key(v) else np.asarray(v) for v in bind(equation, [_device(v) for v in given])]
+
+    return run
+
+
+def _device(value: Any) -> Any:
+    return value if isinstance(value, jax.Array) else jax.numpy.asarray(value)
