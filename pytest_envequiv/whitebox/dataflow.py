@@ -184,15 +184,6 @@ def _through(op: Op, inputs: list[Reach], sources: int) -> list[Reach]:
 MIXING = {"dot_general", "sort", "cumsum", "cumprod", "cummax", "cummin", "gather", "dynamic_slice", "scatter"}
 MIXING |= {"scatter-add", "dynamic_update_slice", "fft", "cholesky", "triangular_solve", "random_wrap", "random_seed"}
 MIXING |= {"pure_callback"}
-    "scatter",
-    "scatter-add",
-    "dynamic_update_slice",
-    "fft",
-    "cholesky",
-    "random_wrap",
-    "random_seed",
-    "pure_callback",
-}
 
 
 def _spread(reach: Reach, shape: tuple[int, ...]) -> Reach | None:
