@@ -2,8 +2,8 @@
 
 ``Drift`` is an unmodified-style Gymnasium environment: continuous state, fuel that is not shown, an exactly reachable
 goal (the position is clipped to it), a time limit by wrapper, and, where asked for, slips and wind at each step.
-``GymnaxDrift`` is its port in the manner of gymnax, ``PlainDrift`` one of two plain functions, ``VectorDrift`` one
-in numpy that steps a whole batch at once (a backend of its own).
+``GymnaxDrift`` is its port in the manner of gymnax, ``PlainDrift`` one of two plain functions, ``CachedDrift`` one that
+keeps what it could compute, ``VectorDrift`` one in numpy that steps a whole batch at once (a backend of its own).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ ACTION = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 TOP = np.array([1.5, FAST, 3.2, 1.0], np.float32)
 OBSERVATION = gymnasium.spaces.Box(-TOP, TOP, (4,), np.float32)
 DRIFT = "gymnasium:ports.drift:Drift-v0"
+SWITCH: str | None = None  # the bug of ``switched``: a port is mended by setting it to None
 
 
 class Drift(gymnasium.Env):
@@ -285,6 +286,11 @@ def port(bug=None, **options):
     return GymnaxDrift(bug, **options)
 
 
+def switched(**options):
+    """``ports.drift:switched`` by name, with the bug that ``SWITCH`` names when it is opened."""
+    return GymnaxDrift(SWITCH, **options)
+
+
 class PlainState(NamedTuple):
     """The reference's own names, and the drawn quantities in another order."""
 
@@ -296,7 +302,7 @@ class PlainState(NamedTuple):
 
 
 class PlainDrift:
-    """The same port as two plain functions; ``extra`` adds a field the reference does not have."""
+    """The same port as two plain functions."""
 
     action_space, observation_space, max_steps_in_episode = ACTION, OBSERVATION, LIMIT
 
@@ -316,6 +322,44 @@ class PlainDrift:
     @staticmethod
     def _outside(cart):
         return PlainState(cart.tank, cart.heading, cart.v, cart.x, cart.time)
+
+
+class CachedState(NamedTuple):
+    """The reference's own names, and the sine of the angle: the reference shows it, but does not keep it."""
+
+    fuel: Any
+    angle: Any
+    velocity: Any
+    position: Any
+    elapsed: Any
+    sine: Any
+
+
+class CachedDrift(PlainDrift):
+    """The same port, which keeps the sine of the angle for its next step. ``stale``: it is never renewed."""
+
+    def __init__(self, stale=False):
+        super().__init__()
+        self._stale = stale
+
+    def reset(self, key):
+        state, seen = super().reset(key)
+        return CachedState(*state, jnp.sin(state.angle)), seen
+
+    def step(self, state, action, key):
+        asked = jnp.clip(action[0], -1.0, 1.0)
+        push = jnp.where(state.fuel == 0, 0.0, asked)
+        fuel = state.fuel - jnp.where((jnp.abs(asked) > 0.5) & (state.fuel > 0), 1, 0)
+        tilt = 2.0 * state.sine * jnp.cos(state.angle)  # the sine of twice the angle
+        v = jnp.clip(state.velocity + 0.02 * push - 0.003 * tilt, -FAST, FAST)
+        x = state.position + v
+        v = jnp.where(x <= WALL, jnp.maximum(v, 0.0), v)
+        x = jnp.clip(x, WALL, 0.5)
+        angle = jnp.mod(state.angle + 5.0 * v + jnp.pi, 2.0 * jnp.pi) - jnp.pi
+        sine, elapsed, terminated = jnp.sin(angle), state.elapsed + 1, x >= 0.5
+        reward = jnp.maximum(10.0 * v, -0.3) - 0.1 * push**2 + jnp.where(terminated, 5.0, 0.0)
+        after = CachedState(fuel, angle, v, x, elapsed, state.sine if self._stale else sine)
+        return after, jnp.stack([x, v, angle, sine]), reward, terminated, elapsed >= LIMIT
 
 
 # -- numpy, a whole batch at once ------------------------------------------------------------------------------------
