@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pytest_envequiv.backends.protocol import Arrays, Draw, Leaf, Outcome, Space, Spec, State, Tape
-from pytest_envequiv.whitebox.draws import Label, Unalignable, keys_among, labelled
+from pytest_envequiv.whitebox.coverage import Covered, instrumented
+from pytest_envequiv.whitebox.draws import Label, Unalignable, keeping, keys_among, labelled, supplying
 from pytest_envequiv.whitebox.jaxprs import Traced
 
 # Rows per compiled call. XLA compiles once per shape, so every batch is cut and padded to one of these.
@@ -146,6 +147,20 @@ class JaxBackend:
     def auto_step(self, state: State, action: Arrays, seeds: np.ndarray) -> Outcome:
         """The library's own auto-resetting step. Only where ``functional.auto`` is given."""
         return self._run("auto", self._inputs(state, action, seeds), len(state), None)
+
+    @cached_property
+    def covered(self) -> Covered:
+        """The branches of a step. Raises what tracing raises."""
+        return instrumented(self._plain_step, self._example("step"))
+
+    def step_covered(
+        self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None
+    ) -> tuple[Outcome, np.ndarray, np.ndarray]:
+        """A step that also says which way it went: (outcome, bool[B, sides], float32[B, comparisons]), see Covered."""
+        (fields, outputs, hits, near), draws = self._batched(
+            "covered", self._inputs(state, action, seeds), len(state), tape
+        )
+        return Outcome(State(fields), outputs, draws), hits, near
 
     def step_as(self, how: str, state: State, action: Arrays, seeds: np.ndarray) -> Outcome:
         """One step row by row: "jit" (compiled without vmap) or "eager" (operation by operation)."""
@@ -279,11 +294,24 @@ class JaxBackend:
     def _compiled(self) -> dict[tuple[str, bool], Callable[..., Any]]:
         return {}
 
+    def _covering(self, playing: bool) -> Callable[..., Any]:
+        def function(row: Any, values: Any) -> Any:
+            made: list[Any] = []
+            open_draws = self._labelled_or_none() is not None
+            on_draw = (supplying(values) if playing else keeping(made)) if open_draws else None
+            (fields, outputs), hits, near = self.covered.run(on_draw, row)
+            return (fields, outputs, hits, near), made
+
+        return function
+
     def _function(self, what: str, playing: bool) -> Callable[..., Any]:
+        function: Callable[..., Any]
         if (what, playing) not in self._compiled:
-            if what == "auto" or self._labelled_or_none() is None:
+            if what == "covered":
+                function = self._covering(playing)
+            elif what == "auto" or self._labelled_or_none() is None:
                 plain = self._plain(what)
-                function: Callable[..., Any] = lambda row, values: (plain(row), [])  # noqa: E731
+                function = lambda row, values: (plain(row), [])  # noqa: E731
             elif playing:
                 play = self._labelled[what].play
                 function = lambda row, values: (play(values, row), [])  # noqa: E731
@@ -294,7 +322,15 @@ class JaxBackend:
         return self._compiled[what, playing]
 
     def _run(self, what: str, rows: dict[str, np.ndarray], count: int, tape: Tape | None) -> Outcome:
-        labels = self.labels[what] if what != "auto" and self.spec.draws == "tape" else ()
+        (fields, outputs), draws = self._batched(what, rows, count, tape)
+        return Outcome(State(fields), outputs, draws)
+
+    def _batched(
+        self, what: str, rows: dict[str, np.ndarray], count: int, tape: Tape | None
+    ) -> tuple[Any, Tape | None]:
+        """What the compiled function gives for all rows, and the draws, where they are in the open."""
+        labelled_as = {"covered": "step"}.get(what, what)
+        labels = self.labels[labelled_as] if what != "auto" and self.spec.draws == "tape" else ()
         playing = tape is not None and bool(labels)
         values = [np.asarray(d.value) for d in tape] if playing and tape else []
         function = self._function(what, playing)
@@ -304,9 +340,9 @@ class JaxBackend:
             piece, given = _padded((rows, values), start, size)
             pieces.append(function(piece, given))
         pieces = jax.device_get(pieces)
-        (fields, outputs), made = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
+        result, made = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
         draws = tape if playing else _tape(labels, made)
-        return Outcome(State(fields), outputs, draws if self.spec.draws == "tape" else None)
+        return result, draws if self.spec.draws == "tape" else None
 
 
 def _settled(begun: Any, stepped: Any) -> Any:
