@@ -21,7 +21,7 @@ from pytest_envequiv.bench import Bench, Step, settle_draws
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.counterexample import Counterexample
 from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError, Limitation
-from pytest_envequiv.levels import interaction, property, rollout
+from pytest_envequiv.levels import blaming, interaction, property, rollout
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.verdict import (
@@ -114,6 +114,9 @@ class Judge:
         if verdict is None:
             return None
         verdict = replace(verdict, summary=f"{check.field}: the saved counterexample still differs", follows=None)
+        step = self._step_of(check)  # one row is not enough to tell lines apart
+        if step is not None and step.found[check.field].rows.any():
+            verdict.evidence["blame"] = blaming.suspects(self.bench, verdict, step)
         place = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target)
         return replace(verdict, counterexample=str(place / f"{check.id}.json"))
 
@@ -121,8 +124,11 @@ class Judge:
         verdict: Verdict = LEVEL[check.level].run(self.bench, check, progress)
         if verdict.word != DIFFERENT or verdict.follows is not None:
             return verdict
+        step = self._step_of(check)
+        progress("looking for the line to blame", 0, 0)
+        verdict.evidence["blame"] = blaming.suspects(self.bench, verdict, step)
         progress("shrinking the counterexample", 0, 0)
-        verdict, example = counterexample.make(self.bench, verdict, self._step_of(check))
+        verdict, example = counterexample.make(self.bench, verdict, step)
         if example is None:
             return verdict
         path = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target) / f"{check.id}.json"

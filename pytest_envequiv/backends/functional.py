@@ -157,10 +157,9 @@ class JaxBackend:
         self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None
     ) -> tuple[Outcome, np.ndarray, np.ndarray]:
         """A step that also says which way it went: (outcome, bool[B, sides], float32[B, comparisons]), see Covered."""
-        (fields, outputs, hits, near), draws = self._batched(
-            "covered", self._inputs(state, action, seeds), len(state), tape
-        )
-        return Outcome(State(fields), outputs, draws), hits, near
+        result, draws = self._batched("covered", self._inputs(state, action, seeds), len(state), tape)
+        (fields, outputs), told = result
+        return Outcome(State(fields), outputs, draws), *self.covered.read(told)
 
     def step_as(self, how: str, state: State, action: Arrays, seeds: np.ndarray) -> Outcome:
         """One step row by row: "jit" (compiled without vmap) or "eager" (operation by operation)."""
@@ -178,14 +177,22 @@ class JaxBackend:
         fields, outputs = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
         return Outcome(State(fields), outputs)
 
-    def traced(self, what: str = "step") -> Traced:
-        """One unbatched "step", "reset" or "auto" as a jaxpr, the settings among its inputs where they can be."""
-        if what not in self._traced:
+    def reset_eagerly(self, seeds: np.ndarray) -> Outcome:
+        """Resets row by row, operation by operation: all Python code of the port runs anew."""
+        with jax.disable_jit():
+            rows = [self._plain_reset({"seeds": jnp.asarray(seed, jnp.uint32)}) for seed in seeds]
+        fields, outputs = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.tree.map(np.asarray, rows))
+        return Outcome(State(fields), outputs)
+
+    def traced(self, what: str = "step", rows: int | None = None) -> Traced:
+        """One "step", "reset" or "auto" as a jaxpr, of one row or of ``rows`` side by side (names as for one; settings
+        have no axis of rows). The settings are among its inputs where they can be."""
+        if (what, rows) not in self._traced:
             try:
-                self._traced[what] = self._trace(what, self._settings)
+                self._traced[what, rows] = self._trace(what, rows, self._settings)
             except Exception:  # a setting that shapes or steers the program has to stay a number
-                self._traced[what] = self._trace(what, {})
-        return self._traced[what]
+                self._traced[what, rows] = self._trace(what, rows, {})
+        return self._traced[what, rows]
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -218,7 +225,7 @@ class JaxBackend:
         return {"reset": self._plain_reset, "step": self._plain_step, "auto": self._plain_auto}[what]
 
     @cached_property
-    def _traced(self) -> dict[str, Traced]:
+    def _traced(self) -> dict[tuple[str, int | None], Traced]:
         return {}
 
     @cached_property
@@ -230,7 +237,7 @@ class JaxBackend:
         named = zip(leaf_names(params), jax.tree.leaves(params), strict=True)
         return {name: leaf for name, leaf in named if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)}
 
-    def _trace(self, what: str, settings: dict[str, Any]) -> Traced:
+    def _trace(self, what: str, rows: int | None, settings: dict[str, Any]) -> Traced:
         params = self.functional.params
 
         def function(row: dict[str, Any], given: dict[str, Any]) -> Any:
@@ -240,7 +247,10 @@ class JaxBackend:
             return self._plain(what)(row, params=jax.tree.unflatten(jax.tree.structure(params), leaves))
 
         example = self._example(what)
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(example, settings)
+        if rows is not None:
+            example = {n: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype) for n, leaf in example.items()}
+        batched = function if rows is None else jax.vmap(function, in_axes=(0, None))
+        closed, shape = jax.make_jaxpr(batched, return_shape=True)(example, settings)
         inputs = (
             *("seed" if name == "seeds" else name for name in sorted(example)),
             *map(CONSTANT.format, sorted(settings)),
@@ -299,8 +309,7 @@ class JaxBackend:
             made: list[Any] = []
             open_draws = self._labelled_or_none() is not None
             on_draw = (supplying(values) if playing else keeping(made)) if open_draws else None
-            (fields, outputs), hits, near = self.covered.run(on_draw, row)
-            return (fields, outputs, hits, near), made
+            return self.covered.run(on_draw, row), made
 
         return function
 

@@ -100,13 +100,18 @@ def terminated(outcome: Outcome) -> np.ndarray:
     return np.asarray(outcome.outputs.get(TERMINATED, outcome.done), bool)
 
 
-def first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, ...]:
-    """(error, floor tolerance, expected, actual); rows in which the field does not count have no error."""
-    expected, actual = pair.values(field, ours, theirs, rows.clock)
+def counted(pair: Pair, field: Field, ours: Outcome, theirs: Outcome) -> np.ndarray:
+    """bool[B]: rows in which the field is compared: where the episode is over, some fields are nobody's business."""
     over = terminated(ours) if field.role == "state" else ours.done
     if pair.begins_anew:
         over = ours.done | theirs.done
-    counts = ~over if field.live_only else np.ones(len(rows), bool)
+    return ~over if field.live_only else np.ones(len(ours.state), bool)
+
+
+def first_look(pair: Pair, field: Field, rows: Rows, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, ...]:
+    """(error, floor tolerance, expected, actual); rows in which the field does not count have no error."""
+    expected, actual = pair.values(field, ours, theirs, rows.clock)
+    counts = counted(pair, field, ours, theirs)
     if field.exact:
         error = (expected != actual).astype(float)
         bound = np.zeros_like(error)

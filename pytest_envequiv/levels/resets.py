@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 
 from pytest_envequiv.backends.protocol import Outcome
-from pytest_envequiv.bench import Bench
+from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison import statistics
-from pytest_envequiv.comparison.fields import first_look
+from pytest_envequiv.comparison.fields import Found, first_look
 from pytest_envequiv.contract import RATIO
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Field
@@ -47,6 +47,18 @@ def _shared_errors(bench: Bench, field: Field) -> tuple[np.ndarray, ...]:
     if field.exact:
         return np.where(spread > 0, 0.0, error), bound, x, y
     return error, bound + pair.contract.tolerance(field.name).ratio * spread, x, y
+
+
+def begun_found(bench: Bench) -> Step | None:
+    """Beginnings with shared draws, compared field by field as a step is; None where draws cannot be shared."""
+    if bench.pair.reset_mode == "none":
+        return None
+    found = {}
+    nothing = np.zeros(len(bench.begun.rows), bool)
+    for field in reset_fields(bench):
+        error, bound, x, y = _shared_errors(bench, field)
+        found[field.name] = Found(field, x, y, error, bound, error > bound, nothing, nothing)
+    return replace(bench.begun, found=found)
 
 
 def _pushed_resets(bench: Bench) -> dict[str, np.ndarray]:

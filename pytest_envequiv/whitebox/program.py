@@ -62,7 +62,10 @@ class Program:
         with np.errstate(all="ignore"):
             for op in self.ops:
                 if op.name == "draw" and draws:
-                    values[op.outputs[0]] = left.pop(0)
+                    value = left.pop(0)
+                    if op.kind == "bernoulli":  # given as the uniform number that decides it
+                        value = value < read(values, op.inputs[1])
+                    values[op.outputs[0]] = np.broadcast_to(value, op.shapes[0]).astype(op.dtypes[0])
                 else:
                     values.update(zip(op.outputs, op.run([read(values, a) for a in op.inputs]), strict=True))
         return values

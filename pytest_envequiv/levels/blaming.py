@@ -1,0 +1,199 @@
+"""For a divergence, the lines of the target that explain it. Works where the target can be traced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.protocol import DONE, TERMINATED, TRUNCATED, Arrays, Outcome, Tape
+from pytest_envequiv.bench import Bench, Step
+from pytest_envequiv.comparison.fields import Found, counted
+from pytest_envequiv.comparison.roots import output_name
+from pytest_envequiv.levels.resets import begun_found
+from pytest_envequiv.verdict import Check, Verdict
+from pytest_envequiv.whitebox import sources
+from pytest_envequiv.whitebox.blame import Suspect, blame
+from pytest_envequiv.whitebox.jaxprs import Traced
+from pytest_envequiv.whitebox.trial import Case
+
+ROWS, DIVERGING = 64, 40  # rows a suspicion is tried on, and how many of them diverge, if there are as many
+NAMED = 10  # suspects in a report
+
+
+def suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[dict[str, Any]]:
+    """The lines of the target that explain a root DIFFERENT, best first: {"file", "line", "code", "score", "why"}.
+
+    Empty where the target cannot be traced, and for what is not about the target's code. Never raises: a verdict does
+    not depend on who is to blame for it.
+    """
+    if not bench.pair.target.spec.traceable:
+        return []
+    try:
+        found = _suspects(bench, verdict, step)
+    except Exception as error:
+        verdict.evidence["blame_failed"] = f"{type(error).__name__}: {error}"
+        return []
+    return [
+        {
+            "file": sources.short(s.site.file),
+            "line": s.site.line,
+            "code": sources.code(s.site),
+            "score": round(s.score, 3),
+            "why": s.why,
+        }
+        for s in found[:NAMED]
+    ]
+
+
+def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect]:
+    check = verdict.check
+    followers = verdict.evidence.get("followers", [])
+    backend: Any = bench.pair.target.backend
+    where = sources.setting_sites(backend.functional.params)
+    if step is not None:
+        return blame(_step_case(bench, step, check.field, followers), where)
+    if check.subject == "reset" and check.field != "joint":
+        step = begun_found(bench)
+        if step is not None and step.found[check.field].rows.any():
+            others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
+            return blame(_reset_case(bench, step, check.field, others), where)
+        return _written(backend, "reset")
+    if check.subject == "spec":
+        return _spaces(bench, check)
+    if check.subject == "auto_reset":
+        return _written(backend, "auto", but="step")
+    return _behind(backend, check.field, bench)
+
+
+# -- cases -----------------------------------------------------------------------------------------------------------
+
+
+def _step_case(bench: Bench, step: Step, root: str, followers: list[str]) -> Case:
+    rows = _chosen(step.found, [root, *followers])
+    traced = bench.pair.target.backend.traced("step", ROWS)  # type: ignore[attr-defined]
+    asked = step.rows.take(rows)
+    state, action = bench.pair.inject(asked), bench.pair.target_action(asked.action)
+    given = {f"state.{n}": v for n, v in state.fields.items()} | {f"action.{n}": v for n, v in action.items()}
+    return _case(bench, traced, given | {"seed": asked.seeds}, step, rows, root, followers)
+
+
+def _reset_case(bench: Bench, step: Step, root: str, followers: list[str]) -> Case:
+    rows = _chosen(step.found, [root, *followers])
+    traced = bench.pair.target.backend.traced("reset", ROWS)  # type: ignore[attr-defined]
+    return _case(bench, traced, {"seed": step.rows.seeds[rows]}, step, rows, root, followers)
+
+
+def _chosen(found: dict[str, Found], family: list[str]) -> np.ndarray:
+    """int[ROWS]: rows in which the family diverges, spread evenly, and rows in which nothing does."""
+    wrong = np.any([found[n].rows for n in family if n in found], axis=0)
+    clean = ~np.any([f.rows | f.ties | f.unsure for f in found.values()], axis=0)
+    differing, agreeing = np.flatnonzero(wrong), np.flatnonzero(clean)
+    first = differing[np.linspace(0, len(differing) - 1, min(DIVERGING, len(differing))).astype(int)]
+    left = ROWS - len(first)
+    if not len(agreeing):
+        return np.resize(first, ROWS)
+    return np.concatenate([first, np.resize(agreeing[np.linspace(0, len(agreeing) - 1, left).astype(int)], left)])
+
+
+def _case(
+    bench: Bench, traced: Traced, given: Arrays, step: Step, rows: np.ndarray, root: str, followers: list[str]
+) -> Case:
+    pair = bench.pair
+    arguments = []
+    for name, var in zip(traced.inputs, traced.closed.jaxpr.invars, strict=True):
+        value = traced.constants[name.partition(".")[2]] if name.startswith("constants.") else given[name]
+        arguments.append(np.asarray(value).astype(var.aval.dtype).reshape(var.aval.shape))
+    ours, theirs = step.ours.take(rows), step.theirs.take(rows)
+    family = {root, *followers}
+    expected: Arrays = {}
+    tolerance: Arrays = {}
+    counts: Arrays = {}
+    wrong = set()
+    for name, found in step.found.items():
+        if found.rows.any() and name not in family:
+            continue  # another cause: nobody says what this one should be
+        for output, value in _outputs(traced, found, rows, theirs).items():
+            expected[output], tolerance[output] = value, found.tolerance[rows]
+            counts[output] = counted(pair, found.field, ours, theirs) & ~found.ties[rows] & ~found.unsure[rows]
+            if name in family:
+                wrong.add(output)
+    constants = {k: v for k, v in pair.ref.spec.constants.items() if np.size(v) == 1}
+    return Case(
+        traced=traced,
+        arguments=arguments,
+        draws=_draws(theirs.draws),
+        expected=expected,
+        tolerance=tolerance,
+        counts=counts,
+        wrong=frozenset(wrong),
+        known={k.split(".")[-1]: float(np.ravel(v)[0]) for k, v in constants.items()},
+        numbers=tuple(sorted({float(np.ravel(v)[0]) for v in constants.values()})),
+    )
+
+
+def _outputs(traced: Traced, found: Found, rows: np.ndarray, theirs: Outcome) -> Arrays:
+    """What the jaxpr's output should have been. A merged end that the target tells apart is its termination's part."""
+    name = output_name(found.field)
+    if name in traced.outputs:
+        return {name: found.expected[rows]}
+    if name == DONE and TERMINATED in traced.outputs:
+        cut = theirs.outputs[TRUNCATED].astype(bool)[:, None]
+        return {TERMINATED: found.expected[rows].astype(bool) & ~cut}
+    return {}
+
+
+def _draws(tape: Tape | None) -> list[np.ndarray]:
+    return [draw.value for draw in tape or ()]
+
+
+# -- where nothing can be tried --------------------------------------------------------------------------------------
+
+
+def _written(backend: Any, what: str, but: str = "") -> list[Suspect]:
+    """The lines of one function, but for those of another."""
+    others = {(s.file, s.line) for s in sources.sites_of(backend.traced(but).closed)} if but else set()
+    found = sorted({s for s in sources.sites_of(backend.traced(what).closed) if (s.file, s.line) not in others})
+    return _lines(found, 0.1, f"part of the {what}")
+
+
+def _behind(backend: Any, name: str, bench: Bench) -> list[Suspect]:
+    """The backward slice of one field: what it is computed by."""
+    from pytest_envequiv.whitebox.dataflow import slices
+    from pytest_envequiv.whitebox.program import flat
+
+    field = next((f for f in bench.pair.fields if f.name == name), None)
+    traced = backend.traced("step")
+    if field is None or output_name(field) not in traced.outputs:
+        return []
+    program = flat(traced.closed)
+    numbers = slices(program)[traced.outputs.index(output_name(field))]
+    found = sorted({place for n in numbers if (place := program.ops[n].site) is not None}, reverse=True)
+    return _lines(found, 0.1, f"{name} is computed here")
+
+
+def _spaces(bench: Bench, check: Check) -> list[Suspect]:
+    """Lines that run when the target is opened, in functions that are no part of a step or reset."""
+    backend: Any = bench.pair.target.backend
+    running = set.union(*(sources.sites_of(backend.traced(what).closed) for what in ("step", "reset")))
+    busy = {(s.file, s.function.rpartition(".")[2]) for s in running}
+    files = {s.file for s in running}
+    lines = sources.executed(
+        lambda: open_backend(bench.settings.target, dict(bench.pair.contract.target_options), bench.pair.ref.spec),
+        files,
+    )
+    idle = [s for s in lines if (s.file, s.function) not in busy and s.function != "<module>"]
+
+    def rank(function: str) -> int:
+        return 2 * (check.field not in function) + ("space" not in function)
+
+    idle.sort(key=lambda s: (rank(s.function), s.line))
+    return _lines(idle, 0.2, f"runs when the {check.field} space is made")
+
+
+def _lines(sites: list[Any], score: float, why: str) -> list[Suspect]:
+    found: dict[tuple[str, int], Suspect] = {}
+    for number, place in enumerate(sites):
+        found.setdefault((place.file, place.line), Suspect(score - 1e-4 * number, place, why))
+    return sorted(found.values(), key=lambda s: -s.score)

@@ -1,0 +1,209 @@
+"""Small changes of one operation of a program: what a slip of the pen would have been, turned back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from pytest_envequiv.whitebox.program import ELEMENTWISE, Constant, Op
+from pytest_envequiv.whitebox.trial import PASSING, Change, Trial, numbers_for, scope, solve_number
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of an operation. ``weight``: how likely such a slip is, next to others that explain as much."""
+
+    why: str
+    change: Change
+    weight: float = 1.0
+
+
+Kind = Callable[[Trial, Sequence[int]], Iterator[Edit]]
+
+SWAPS: dict[str, tuple[str, ...]] = {
+    "add": ("sub", "mul", "div"),
+    "sub": ("add", "mul", "div"),
+    "mul": ("div", "add", "sub"),
+    "div": ("mul", "sub", "add"),
+    "max": ("min",),
+    "min": ("max",),
+    "lt": ("le", "gt", "ge", "eq", "ne"),
+    "le": ("lt", "ge", "gt", "eq", "ne"),
+    "gt": ("ge", "lt", "le", "eq", "ne"),
+    "ge": ("gt", "le", "lt", "eq", "ne"),
+    "eq": ("ne", "le", "ge", "lt", "gt"),
+    "ne": ("eq", "le", "ge", "lt", "gt"),
+    "sin": ("cos", "tan"),
+    "cos": ("sin", "tan"),
+    "tan": ("sin", "cos", "tanh"),
+    "tanh": ("tan",),
+    "asin": ("acos", "atan"),
+    "acos": ("asin", "atan"),
+    "floor": ("ceil",),
+    "ceil": ("floor",),
+    "exp": ("log", "expm1"),
+    "log": ("exp", "log1p"),
+    "sqrt": ("square",),
+    "square": ("sqrt",),
+    "rem": ("div",),
+    "and": ("or", "xor"),
+    "or": ("and", "xor"),
+    "xor": ("and", "or"),
+}
+BITS: dict[str, Function] = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+TWO = {"add", "sub", "mul", "div", "max", "min", "and", "or", "rem", "pow", "atan2"}
+REDUCED: dict[str, Function] = {
+    "reduce_sum": np.sum, "reduce_max": np.max, "reduce_min": np.min, "reduce_prod": np.prod,
+    "reduce_and": np.all, "reduce_or": np.any,
+}  # fmt: skip
+
+
+def slips(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
+    """Another operator, a comparison turned, branches exchanged, an operand forgotten, an index off by one."""
+    op = trial.program.ops[group[0]]
+    yield from _operators(op)
+    yield from _structure(op)
+
+
+def _made(op: Op, value: Any) -> list[Any]:
+    """The value in the shape and dtype of the operation's output."""
+    return [np.broadcast_to(np.asarray(value), op.shapes[0]).astype(op.dtypes[0])]
+
+
+def _giving(function: Function) -> Change:
+    """The operation gives ``function(*operands)`` instead."""
+    return lambda op, values: _made(op, function(*values))
+
+
+def _then(function: Function) -> Change:
+    """The operation's own result goes through ``function``."""
+    return lambda op, values: _made(op, function(np.asarray(op.run(values)[0])))
+
+
+def _operators(op: Op) -> Iterator[Edit]:
+    kind = op.dtypes[0].kind
+    for name in SWAPS.get(op.name, ()):
+        if kind not in "iu" or name != "div":
+            yield Edit(f"{name} in the place of {op.name}", _giving(BITS.get(name) or ELEMENTWISE[name]))
+    if op.name in TWO:
+        yield Edit("the first operand alone", _giving(lambda a, b: a), 0.97)
+        yield Edit("the second operand alone", _giving(lambda a, b: b), 0.97)
+    if op.name in ("sub", "div", "pow", "atan2", "rem"):
+        function = ELEMENTWISE[op.name]
+        yield Edit("operands the other way round", _giving(lambda a, b: function(b, a)))
+    if op.name == "integer_pow":
+        for power in {1, 2, 3, 4, -1} - {op.params["y"]}:
+            yield Edit(f"to the power of {power}", _giving(lambda a, p=power: np.asarray(a, float) ** p))
+    if op.name in REDUCED:
+        axes = tuple(op.params["axes"])
+        for name in sorted(REDUCED.keys() - {op.name}):
+            yield Edit(f"{name} here", _giving(lambda a, r=REDUCED[name]: r(a, axis=axes)), 0.95)
+    if op.name == "neg":
+        yield Edit("no minus", _giving(lambda a: a))
+    elif kind == "f" and op.name not in PASSING:
+        yield Edit("the other sign", _then(np.negative), 0.96)
+    if kind == "b" and op.name not in PASSING:
+        yield Edit("negated", _then(np.logical_not), 0.96)
+        yield Edit("always true", _giving(lambda *_: True), 0.9)
+        yield Edit("always false", _giving(lambda *_: False), 0.9)
+
+
+def _structure(op: Op) -> Iterator[Edit]:
+    if op.name in ("select_n", "choose"):
+        cases = len(op.inputs) - 1
+        if cases == 2:
+            yield Edit("branches exchanged", lambda o, v: o.run([v[0], v[2], v[1]]))
+        for case in range(min(cases, 4)):
+            yield Edit(f"always case {case}", _giving(lambda *v, c=case: v[1 + c]), 0.95)
+    if op.name == "clamp":
+        yield Edit("without the clamp", _giving(lambda low, x, high: x))
+        yield Edit("without the lower bound", _giving(lambda low, x, high: np.minimum(x, high)), 0.98)
+        yield Edit("without the upper bound", _giving(lambda low, x, high: np.maximum(x, low)), 0.98)
+    if op.name == "concatenate" and len(op.inputs) <= 12:
+        for a, b in combinations(range(len(op.inputs)), 2):
+            yield Edit(f"elements {a} and {b} exchanged", _exchanging(a, b))
+    if op.name == "convert_element_type":
+        yield Edit("no rounding to another type", lambda o, v: [np.asarray(v[0])], 0.94)
+    if op.name == "rev":
+        yield Edit("not reversed", _giving(lambda a: a))
+    if op.name == "slice":
+        for axis in range(1, len(op.shapes[0])):
+            for shift in (-2, -1, 1, 2):
+                yield Edit(f"index {shift:+d}", _shifting(axis, shift), 0.98)
+
+
+def _exchanging(a: int, b: int) -> Change:
+    def change(op: Op, values: Sequence[Any]) -> list[Any]:
+        order = list(values)
+        order[a], order[b] = order[b], order[a]
+        found = op.run(order)
+        return found if np.shape(found[0]) == op.shapes[0] else op.run(values)
+
+    return change
+
+
+def _shifting(axis: int, by: int) -> Change:
+    return lambda op, values: op.run([np.roll(np.asarray(values[0]), -by, axis)])
+
+
+def literals(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
+    """Other numbers in the place of a number: the reference's, usual slips, and one that is solved for."""
+    op = trial.program.ops[group[0]]
+    for slot, atom in enumerate(op.inputs):
+        value = np.asarray(atom.value) if isinstance(atom, Constant) else np.zeros(0)
+        if value.size != 1 or value.dtype.kind not in "fiu":
+            continue
+        old = float(value.ravel()[0])
+        for other, why, weight in numbers_for(trial, old):
+            if value.dtype.kind == "f" or not other % 1:
+                yield Edit(why, _with_number(slot, other), weight)
+        if value.dtype.kind == "f":
+            right = solve_number(trial, partial(_run_with, trial, group, slot), old)
+            if right is not None:
+                yield Edit(f"{right:.6g} in the place of {old:.6g}", _with_number(slot, right), 0.93)
+
+
+def _run_with(trial: Trial, group: Sequence[int], slot: int, number: float) -> dict[int, Any]:
+    return trial.edited(group, _with_number(slot, number))
+
+
+def _with_number(slot: int, number: float) -> Change:
+    def change(op: Op, values: Sequence[Any]) -> list[Any]:
+        given = list(values)
+        given[slot] = np.full_like(np.asarray(given[slot]), number)
+        return op.run(given)
+
+    return change
+
+
+def variables(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
+    """Another value of the same kind in the place of an operand."""
+    op = trial.program.ops[group[0]]
+    if len(group) > 1 or op.name in PASSING or int(np.prod(op.shapes[0], dtype=int)) != trial.rows:
+        return
+    known = scope(trial, group[0])
+    for slot, atom in enumerate(op.inputs):
+        own = np.asarray(atom.value if isinstance(atom, Constant) else trial.values[atom])
+        for name, value in known:
+            if value.dtype.kind != own.dtype.kind or value.size not in (1, own.size):
+                continue
+            if own.size == value.size and np.array_equal(own.ravel(), value.ravel()):
+                continue
+            yield Edit(f"{name} in the place of an operand", _with_value(slot, value), 0.92)
+
+
+def _with_value(slot: int, value: np.ndarray) -> Change:
+    def change(op: Op, values: Sequence[Any]) -> list[Any]:
+        given = list(values)
+        old = np.asarray(given[slot])
+        given[slot] = np.broadcast_to(value.ravel(), (old.size,)).reshape(old.shape).astype(old.dtype)
+        return op.run(given)
+
+    return change

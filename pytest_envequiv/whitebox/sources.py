@@ -1,0 +1,75 @@
+"""Source text behind what runs: the line of a site, where a setting gets its value, which lines a call runs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import os
+import sys
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
+
+from pytest_envequiv.whitebox.jaxprs import Site, site, walk
+
+
+def code(place: Site) -> str:
+    """The source line of a site, stripped; "" where the file cannot be read."""
+    return linecache.getline(place.file, place.line).strip()
+
+
+def short(file: str) -> str:
+    """A path as a person wants it: relative to here, or from the package on where it is installed."""
+    parts = file.replace("\\", "/").split("/")
+    for root in ("site-packages", "dist-packages"):
+        if root in parts:
+            return "/".join(parts[parts.index(root) + 1 :])
+    name = os.path.relpath(file)
+    return name if not name.startswith("..") else file
+
+
+def sites_of(body: Any) -> set[Site]:
+    """The sites of all equations of a jaxpr."""
+    return {found for equation in walk(body) if (found := site(equation)) is not None}
+
+
+def setting_sites(params: Any) -> dict[str, Site]:
+    """Name of a setting -> the line of the class that sets its default: a dataclass, a named tuple, a plain class."""
+    found: dict[str, Site] = {}
+    for kind in reversed(type(params).__mro__):
+        try:
+            lines, first = inspect.getsourcelines(kind)
+            file = inspect.getsourcefile(kind) or ""
+            tree = ast.parse(inspect.cleandoc("\n" + "".join(lines)) if lines[0][:1].isspace() else "".join(lines))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
+        for node in body:
+            targets: list[ast.expr] = [node.target] if isinstance(node, ast.AnnAssign) and node.value else []
+            targets += node.targets if isinstance(node, ast.Assign) else []
+            for name in (t.id for t in targets if isinstance(t, ast.Name)):
+                line, end = first + node.lineno - 1, first + (node.end_lineno or node.lineno) - 1
+                found[name] = Site(file, line, end, node.col_offset, node.end_col_offset or 0, kind.__name__)
+    return found
+
+
+def executed(call: Callable[[], Any], files: Iterable[str]) -> list[Site]:
+    """The lines of ``files`` that ``call()`` runs, in order, each once."""
+    wanted = set(files)
+    found: dict[Site, None] = {}
+
+    def look(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename not in wanted:
+            return None
+        if event == "line":
+            found.setdefault(Site(frame.f_code.co_filename, frame.f_lineno, function=frame.f_code.co_name), None)
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return list(found)

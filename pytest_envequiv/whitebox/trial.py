@@ -1,0 +1,254 @@
+"""A divergence laid out for many changes of the program: what was computed, what should have come out, what if."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pytest_envequiv.whitebox.dataflow import slices
+from pytest_envequiv.whitebox.jaxprs import Traced
+from pytest_envequiv.whitebox.program import Constant, Op, Program, flat, read
+
+EXPLAINED = 0.999  # share of rows mended, none broken, with which a change counts as an explanation
+SOLVING = 8  # iterations to find a value with which the outputs are right
+MOST_SCOPE = 160  # values in scope that are tried in the place of another
+PASSING = {"convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy"}
+
+Change = Callable[[Op, Sequence[Any]], list[Any]]  # what a changed operation gives for its inputs
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows of one step (B of them) as the target's jaxpr takes them, and what should have come out.
+
+    arguments  one array (B, ...) per input of ``traced`` (constants without the batch axis)
+    draws      values of its draws, in order; empty: it draws itself
+    expected   output -> (B, elements); tolerance: the same shape, 0 for exact fields
+    counts     output -> bool (B,): rows in which the output is compared
+    wrong      outputs whose divergence is to be explained; all others in ``expected`` are right
+    known      constant -> the value the reference has under that name
+    """
+
+    traced: Traced
+    arguments: Sequence[np.ndarray]
+    draws: Sequence[np.ndarray]
+    expected: Mapping[str, np.ndarray]
+    tolerance: Mapping[str, np.ndarray]
+    counts: Mapping[str, np.ndarray]
+    wrong: frozenset[str]
+    known: Mapping[str, float] = field(default_factory=dict)
+    numbers: Sequence[float] = ()  # other constants the reference has
+
+
+class Trial:
+    """A case laid out for many changes: what was computed, and what is computed from what."""
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.program: Program = flat(case.traced.closed)
+        self.values = self.program.run(case.arguments, case.draws)
+        self.rows = len(next(iter(case.expected.values())))
+        self.outputs = dict(zip(case.traced.outputs, self.program.outputs, strict=True))
+        behind = dict(zip(case.traced.outputs, slices(self.program), strict=True))
+        self.behind = {name: behind[name] for name in case.expected if name in behind}
+        self.suspected = frozenset().union(*(self.behind[n] for n in case.wrong if n in self.behind))
+        self.users: dict[int, list[int]] = {}
+        for number, op in enumerate(self.program.ops):
+            for atom in op.inputs:
+                if not isinstance(atom, Constant):
+                    self.users.setdefault(atom, []).append(number)
+        self.before = self.misses(self.values)
+        self.diverging = np.asarray(self.before.any(0))
+
+    def groups(self) -> Iterator[list[int]]:
+        """Suspected operations; those of one source expression that is run several times together."""
+        found: dict[Any, list[int]] = {}
+        for number in sorted(self.suspected):
+            op = self.program.ops[number]
+            if op.site is not None and op.name != "draw":
+                found.setdefault((op.site, op.name, len(op.inputs)), []).append(number)
+        for (_, name, _), numbers in found.items():
+            # One expression may hold an operation twice (a clip of a clip): then each is looked at alone as well.
+            yield numbers
+            if 1 < len(numbers) <= 4 and name not in ("convert_element_type",):
+                yield from ([number] for number in numbers)
+
+    def constants(self) -> dict[str, int]:
+        """Settings among the inputs from which a wrong output is computed."""
+        used = {a for n in self.suspected for a in self.program.ops[n].inputs if not isinstance(a, Constant)}
+        pairs = zip(self.case.traced.inputs, self.program.inputs, strict=True)
+        return {name.partition(".")[2]: p for name, p in pairs if name.startswith("constants.") and p in used}
+
+    def rerun(self, changed: dict[int, Any]) -> dict[int, Any]:
+        """All values after some were changed; only what is computed from them is computed again."""
+        return self._forward(dict(changed), {})
+
+    def edited(self, numbers: Sequence[int], change: Change) -> dict[int, Any]:
+        """All values after the operations ``numbers`` were each changed in one way."""
+        return self._forward({}, dict.fromkeys(numbers, change))
+
+    def _forward(self, overlay: dict[int, Any], changes: dict[int, Change]) -> dict[int, Any]:
+        queue = set(changes)
+        for place in overlay:
+            queue.update(self.users.get(place, ()))
+        ops = self.program.ops
+        with np.errstate(all="ignore"):
+            while queue:
+                number = min(queue)
+                queue.discard(number)
+                op = ops[number]
+                given = [a.value if isinstance(a, Constant) else overlay.get(a, self.values.get(a)) for a in op.inputs]
+                made = changes[number](op, given) if number in changes else op.run(given)
+                for place, value in zip(op.outputs, made, strict=True):
+                    overlay[place] = value
+                    queue.update(n for n in self.users.get(place, ()) if n > number)
+        return _Layered(overlay, self.values)
+
+    def misses(self, values: Mapping[int, Any]) -> np.ndarray:
+        """bool (outputs, B): where an output is not as expected."""
+        found = []
+        for name, expected in self.case.expected.items():
+            if name not in self.outputs:
+                continue
+            actual = np.asarray(read(values, self.outputs[name])).reshape(self.rows, -1)
+            with np.errstate(all="ignore"):
+                error = np.abs(actual.astype(float) - expected.astype(float))
+                same = (actual == expected) | ((actual != actual) & (expected != expected))
+                wrong = ~same & ~(error <= self.case.tolerance[name])
+            found.append(np.asarray(wrong).any(1) & self.case.counts[name])
+        return np.stack(found)
+
+    def verdict(self, values: Mapping[int, Any]) -> tuple[float, float]:
+        """(share of the diverging rows that are right now, share of the others that are wrong now)."""
+        now = np.asarray(self.misses(values).any(0))
+        mended = 1.0 - float(now[self.diverging].mean())
+        broken = float(now[~self.diverging].mean()) if (~self.diverging).any() else 0.0
+        return mended, broken
+
+    def explains(self, values: Mapping[int, Any]) -> bool:
+        mended, broken = self.verdict(values)
+        return mended >= EXPLAINED and broken <= 1 - EXPLAINED
+
+
+class _Layered(dict[int, Any]):
+    """Changed values over those that stayed."""
+
+    def __init__(self, overlay: dict[int, Any], under: Mapping[int, Any]):
+        super().__init__(overlay)
+        self.under = under
+
+    def __missing__(self, key: int) -> Any:
+        return self.under[key]
+
+
+def scope(trial: Trial, number: int) -> list[tuple[str, Any]]:
+    """What one number per row is known when an operation runs: (what to call it, values)."""
+    found: list[tuple[str, Any]] = []
+    for name, place in zip(trial.case.traced.inputs, trial.program.inputs, strict=True):
+        value = trial.values[place]
+        if name != "seed" and np.asarray(value).dtype.kind in "fiub" and np.size(value) in (1, trial.rows):
+            found.append((name.partition(".")[2], value))
+    for op in trial.program.ops[:number]:
+        if op.name in PASSING:
+            continue
+        for place in op.outputs:
+            value = trial.values[place]
+            if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.size == trial.rows:
+                found.append((f"what line {op.site.line if op.site else '?'} computes", value))
+    return found[-MOST_SCOPE:]
+
+
+def solve_values(trial: Trial, place: int, value: np.ndarray) -> np.ndarray | None:
+    """The values at ``place`` with which every row is right, by the secant method on the output that is most off;
+    None if there are none. Rows that were right keep theirs."""
+    rows = trial.rows
+    wanted = target_of(trial)
+    if wanted is None:
+        return None
+    name, element = wanted
+    goal = trial.case.expected[name].astype(float)[:, element]
+
+    def miss(at: np.ndarray) -> np.ndarray:
+        values = trial.rerun({place: at.reshape(value.shape).astype(value.dtype)})
+        return np.asarray(read(values, trial.outputs[name]), float).reshape(rows, -1)[:, element] - goal
+
+    x0 = value.astype(float).ravel()
+    step = np.maximum(np.abs(x0), 1.0) * 1e-2
+    x1 = x0 + step
+    y0, y1 = miss(x0), miss(x1)
+    best, least = x0.copy(), np.abs(y0)
+    with np.errstate(all="ignore"):
+        for _ in range(SOLVING):
+            slope = (y1 - y0) / (x1 - x0)
+            x2 = np.where(np.isfinite(slope) & (slope != 0), x1 - y1 / slope, x1)
+            x0, y0, x1 = x1, y1, x2
+            y1 = miss(x1)
+            better = np.abs(y1) < least
+            best, least = np.where(better, x1, best), np.where(better, np.abs(y1), least)
+    best = np.where(trial.diverging, best, value.astype(float).ravel())
+    if not trial.explains(trial.rerun({place: best.reshape(value.shape).astype(value.dtype)})):
+        return None
+    return best
+
+
+def target_of(trial: Trial) -> tuple[str, int] | None:
+    """The float output, and its element, that is wrong in most rows: what values are solved for."""
+    best, most = None, 0
+    for name in trial.case.wrong:
+        if name not in trial.outputs or trial.case.expected[name].dtype.kind != "f":
+            continue
+        actual = np.asarray(read(trial.values, trial.outputs[name]), float).reshape(trial.rows, -1)
+        error = np.abs(actual - trial.case.expected[name]) > trial.case.tolerance[name]
+        counted = np.asarray(error & trial.case.counts[name][:, None]).sum(0)
+        if counted.max() > most:
+            best, most = (name, int(counted.argmax())), int(counted.max())
+    return best
+
+
+def numbers_for(trial: Trial, old: float, name: str = "") -> Iterator[tuple[float, str, float]]:
+    """(value, why, weight) of what a number of the program might rightly be."""
+    if name in trial.case.known and trial.case.known[name] != old:
+        yield trial.case.known[name], f"{name} is {trial.case.known[name]:g} in the reference, {old:g} here", 1.0
+    plain = [0.0, 1.0, -old, old + 1, old - 1, 2 * old, old / 2, 10 * old, old / 10, old * 100, old / 100]
+    for value in dict.fromkeys([*plain, *trial.case.numbers]):
+        if value != old and np.isfinite(value):
+            yield value, f"{value:g} in the place of {old:g}", 0.95
+
+
+def solve_number(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) -> float | None:
+    """The one number with which all rows are right, by the secant method on a row that diverges; None without one.
+
+    ``run(value)`` gives all values of the program with the number in place.
+    """
+    wanted = target_of(trial)
+    if wanted is None:
+        return None
+    name, element = wanted
+    goal = trial.case.expected[name].astype(float)[:, element]
+
+    def misses(at: float) -> np.ndarray:
+        return np.asarray(read(run(at), trial.outputs[name]), float).reshape(trial.rows, -1)[:, element] - goal
+
+    def row_of(y: np.ndarray) -> int:
+        """A row in the middle of those that diverge: neither the dullest nor one that hits a clip."""
+        size = np.where(trial.diverging & trial.case.counts[name], np.abs(y), -1.0)
+        order = np.argsort(size)[-max(int((size > 0).sum()), 1) :]
+        return int(order[len(order) // 2])
+
+    x0, x1 = old, old + 1e-2 * max(abs(old), 1.0)
+    first = misses(x0)
+    row = row_of(first)
+    y0, y1 = float(first[row]), float(misses(x1)[row])
+    for _ in range(SOLVING):
+        if y1 == y0 or not np.isfinite([y0, y1]).all():
+            return None
+        x0, y0, x1 = x1, y1, x1 - y1 * (x1 - x0) / (y1 - y0)
+        if not np.isfinite(x1):
+            return None
+        y1 = float(misses(x1)[row])
+        if abs(y1) <= float(trial.case.tolerance[name][row, element]):
+            return x1
+    return None
