@@ -81,29 +81,43 @@ def labelled(function: Callable[..., Any], *example: Any) -> Labelled:
 
     def record(*args: Any) -> Any:
         made: list[tuple[Any, Any, Any]] = []
-
-        def keep(equation: Any, kind: str, inputs: Sequence[Any]) -> list[Any]:
-            outputs = bind(equation, inputs)
-            low, high = _bounds(kind, inputs)
-            made.append((outputs[0], low, high))
-            return outputs
-
-        leaves = _evaluate(body, jax.tree.leaves(args), keep)
+        leaves = _evaluate(body, jax.tree.leaves(args), keeping(made))
         return jax.tree.unflatten(tree, leaves), made
 
     def play(values: Sequence[Any], *args: Any) -> Any:
-        left = list(values)
-
-        def supply(equation: Any, kind: str, inputs: Sequence[Any]) -> list[Any]:
-            out = equation.outvars[0].aval
-            value = left.pop(0)
-            if kind == "bernoulli":
-                value = value < inputs[1]
-            return [jnp.broadcast_to(value, out.shape).astype(out.dtype)]
-
-        return jax.tree.unflatten(tree, _evaluate(body, jax.tree.leaves(args), supply))
+        return jax.tree.unflatten(tree, _evaluate(body, jax.tree.leaves(args), supplying(values)))
 
     return Labelled(tuple(labels), record, play)
+
+
+# What becomes of a draw while a jaxpr is run: (equation, kind, inputs) -> outputs.
+OnDraw = Callable[[Any, str, Sequence[Any]], list[Any]]
+
+
+def keeping(made: list[tuple[Any, Any, Any]]) -> OnDraw:
+    """Each draw is made, and (value, low, high) appended to ``made``."""
+
+    def keep(equation: Any, kind: str, inputs: Sequence[Any]) -> list[Any]:
+        outputs = bind(equation, inputs)
+        low, high = _bounds(kind, inputs)
+        made.append((outputs[0], low, high))
+        return outputs
+
+    return keep
+
+
+def supplying(values: Sequence[Any]) -> OnDraw:
+    """Each draw is the next of ``values`` instead."""
+    left = list(values)
+
+    def supply(equation: Any, kind: str, inputs: Sequence[Any]) -> list[Any]:
+        out = equation.outvars[0].aval
+        value = left.pop(0)
+        if kind == "bernoulli":
+            value = value < inputs[1]
+        return [jnp.broadcast_to(value, out.shape).astype(out.dtype)]
+
+    return supply
 
 
 def keys_among(function: Callable[..., Any], *example: Any) -> set[int]:
@@ -144,30 +158,32 @@ def _site(equation: Any) -> str:
     return str(site(equation) or "")
 
 
-def _kind(equation: Any) -> str | None:
+def kind_of(equation: Any) -> str | None:
+    """What is drawn by an equation, or None if it is no draw."""
     if equation.primitive.name in ("jit", "pjit"):
         return NAMED.get(equation.params["name"])
     return "bits" if equation.primitive.name == "random_bits" else None
 
 
-def _draws_inside(jaxpr: Any) -> bool:
-    return any(map(_kind, walk(jaxpr)))
+def draws_inside(jaxpr: Any) -> bool:
+    """Whether a draw is made by a jaxpr, or by a body inside it."""
+    return any(map(kind_of, walk(jaxpr)))
 
 
-def _evaluate(body: Any, arguments: Sequence[Any], on_draw: Callable[..., list[Any]]) -> list[Any]:
+def _evaluate(body: Any, arguments: Sequence[Any], on_draw: OnDraw) -> list[Any]:
     """Run a jaxpr, handing each draw to ``on_draw(equation, kind, inputs)``; draws inside calls included."""
 
     def on_equation(equation: Any, inputs: Sequence[Any]) -> list[Any]:
-        kind = _kind(equation)
+        kind = kind_of(equation)
         if kind is not None:
             return on_draw(equation, kind, inputs)
-        if not any(map(_draws_inside, inner(equation))):
+        if not any(map(draws_inside, inner(equation))):
             return bind(equation, inputs)
         if equation.primitive.name == "cond":
             # Both branches are evaluated, as vmap would do, so that each draw is made once, whatever the branch.
             branches = [_evaluate(b, inputs[1:], on_draw) for b in equation.params["branches"]]
-            which = jnp.clip(jnp.asarray(inputs[0]).astype(jnp.int32), 0, len(branches) - 1)
-            return [_choose(which, choices) for choices in zip(*branches, strict=True)]
+            which = case_of(inputs[0], len(branches))
+            return [choose(which, choices) for choices in zip(*branches, strict=True)]
         if equation.primitive.name in ("scan", "while"):
             raise Unalignable(f"a draw inside a {equation.primitive.name} loop ({_site(equation)})")
         return _evaluate(closed(inner(equation)[0]), inputs, on_draw)
@@ -175,7 +191,13 @@ def _evaluate(body: Any, arguments: Sequence[Any], on_draw: Callable[..., list[A
     return evaluate(body, arguments, on_equation)
 
 
-def _choose(which: Any, choices: Sequence[Any]) -> Any:
+def case_of(which: Any, count: int) -> Any:
+    """The branch a ``cond`` takes: its index, kept inside."""
+    return jnp.clip(jnp.asarray(which).astype(jnp.int32), 0, count - 1)
+
+
+def choose(which: Any, choices: Sequence[Any]) -> Any:
+    """The value of the branch taken, keys included."""
     dtype = getattr(choices[0], "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         data = jnp.stack([jax.random.key_data(c) for c in choices])

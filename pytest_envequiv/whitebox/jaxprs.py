@@ -84,6 +84,10 @@ def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
     return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 
+# Primitives whose one body is run as it stands, on the equation's own inputs.
+CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"}
+CALLS |= {"remat", "remat2", "checkpoint"}
+
 OnEquation = Callable[[Any, Sequence[Any]], list[Any]]
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from jax.extend import core as jex
 
 from pytest_envequiv.whitebox.draws import NAMED
-from pytest_envequiv.whitebox.jaxprs import Site, bind, closed, inner, site
+from pytest_envequiv.whitebox.jaxprs import CALLS, Site, bind, closed, inner, site
 
-CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat", "checkpoint"}
 LOOPS = {"scan", "while"}
 
 
