@@ -13,6 +13,10 @@ class ContractError(EnvequivError):
     """A contract, counterexample or option that cannot be used as written."""
 
 
+class CertificateError(EnvequivError):
+    """No certificate vouches for the pair as it is: what is missing or stale, and the command that makes a new one."""
+
+
 class Limitation(EnvequivError):
     """Something we cannot do with a backend, through no fault of its own: a verdict is then INCONCLUSIVE."""
 
@@ -28,3 +32,11 @@ class BackendError(EnvequivError):
         super().__init__(f"the {'reference' if side == 'ref' else 'target'} failed in {where}: {message}")
         self.side = side
         self.where = where
+
+
+class Gone(BackendError):
+    """A side in a process of its own that died, or (``silent``) did not answer in time; that process has ended."""
+
+    def __init__(self, side: str, where: str, message: str, silent: bool):
+        super().__init__(side, where, message)
+        self.silent = silent

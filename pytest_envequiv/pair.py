@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from pytest_envequiv import align, mapping, spaces
+from pytest_envequiv import align, contents, mapping, spaces
 from pytest_envequiv.align import StateMap
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.process import ProgramError
 from pytest_envequiv.backends.protocol import (
     AGENT,
     DONE,
@@ -32,8 +34,11 @@ from pytest_envequiv.backends.protocol import (
     State,
     Tape,
 )
+from pytest_envequiv.backends.suspect import open_suspect
+from pytest_envequiv.backends.watching import Outside, listening
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.errors import BackendError, BudgetSpent, EnvequivError
+from pytest_envequiv.seal import seal
 from pytest_envequiv.stimuli import draws as drawing
 from pytest_envequiv.stimuli.play import Play, Rows, play, seeds_for, shown
 from pytest_envequiv.verdict import Progress, Settings, silent
@@ -45,8 +50,10 @@ MOST_COLUMNS = 1_024  # of a state, looked at one by one
 class Side:
     """One backend with its errors named and its rows counted."""
 
-    def __init__(self, name: Literal["ref", "target"], backend: Backend):
+    def __init__(self, name: Literal["ref", "target"], backend: Backend, outside: Outside | None = None):
         self.name, self.backend, self.spec = name, backend, backend.spec
+        self.outside = outside  # what it takes from outside is written down here
+        self.compiled = getattr(backend, "compiled", backend.spec.traceable)  # it wants every draw it may make
         self.transitions = 0
         self.progress: Progress = silent
         self.deadline = float("inf")  # time.monotonic() after which nothing more is asked
@@ -70,14 +77,14 @@ class Side:
         if time.monotonic() > self.deadline:
             raise BudgetSpent(f"the time budget is spent before {self.name}.{where}")
         try:
-            return function()
+            with nullcontext() if self.outside is None else listening(self.outside):
+                return function()
         except (KeyboardInterrupt, MemoryError, EnvequivError):
             raise
         except BaseException as error:  # SystemExit and pytest's Skipped included
             text = " ".join(str(error).split())[:300]
-            raise BackendError(
-                self.name, where, f"{type(error).__name__}: {text}" if text else type(error).__name__
-            ) from error
+            kind = "" if isinstance(error, ProgramError) else type(error).__name__  # its text begins with the kind
+            raise BackendError(self.name, where, ": ".join(filter(None, (kind, text)))) from error
 
 
 @dataclass(frozen=True)
@@ -110,11 +117,10 @@ class Pair:
         self.problems: list[spaces.Problem] = []
         progress(f"opening reference {settings.ref}", 0, 0)
         self.ref = Side("ref", open_backend(settings.ref if ref is None else ref, dict(contract.ref_options)))
+        self.broken = seal(*packages_of(settings.ref, self.ref.backend))
         progress(f"opening target {settings.target}", 0, 0)
-        like = self.ref.spec
-        self.target = Side(
-            "target", open_backend(settings.target if target is None else target, dict(contract.target_options), like)
-        )
+        self.suspect = open_suspect(settings, target, contract.target_options, self.ref.spec)
+        self.target = Side("target", self.suspect.backend, self.suspect.outside)
         self.ref.progress = self.target.progress = progress
         self.actions = spaces.match_actions(self)
         self.observations = spaces.match_observations(self)
@@ -129,6 +135,8 @@ class Pair:
                 self.problems.append(spaces.Problem("runs", self.blocked, error.side == "target"))
         self.conventions = spaces.conventions(self)
         self.notes += self.conventions
+        if self.suspect.isolated and self.target.compiled:
+            self.notes.append("isolated: the target's program is not looked into (no coverage, data flow or blame)")
 
     # -- spaces --------------------------------------------------------------------------------------------------
 
@@ -391,7 +399,7 @@ class Pair:
     def _fed(self, match: drawing.Matching, tape: Tape, own: Callable[[], Outcome]) -> Tape:
         """The reference's draws as the target takes them. A compiled target needs every draw it may make, so its
         ``own`` fill what the reference did not make; others ask for what they want, by kind and shape."""
-        if not self.target.spec.traceable:
+        if not self.target.compiled:
             return tape
         draws = own().draws
         assert draws is not None
@@ -406,7 +414,7 @@ class Pair:
             return rows.paired
         free = getattr(self.target.backend, "free", {})
         state = self.map.apply(rows.state, rows.seen, rows.clock, rows.seeds, free)
-        if not self.target.spec.traceable:
+        if not self.target.compiled:
             return state
         # What is None in the reference (kept as NaN) is some number in a compiled target, where nothing reads it.
         return State(
@@ -448,6 +456,15 @@ class Pair:
     def close(self) -> None:
         self.ref.close()
         self.target.close()
+
+
+def packages_of(name: str, backend: Backend) -> set[str]:
+    """The top-level packages the reference is from."""
+    environment = getattr(getattr(backend, "found", None), "example", None)
+    kinds = type(getattr(environment, "unwrapped", environment)).__mro__ if environment is not None else ()
+    return {kind.__module__.partition(".")[0] for kind in kinds} | {
+        module.partition(".")[0] for module in (contents.parts(name)[0] if name.isprintable() else ())
+    }
 
 
 def safe(name: str) -> str:

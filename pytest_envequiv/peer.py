@@ -67,12 +67,20 @@ def read_frame(stream: IO[bytes]) -> Any:
 class Peer:
     """Starts ``argv`` and exchanges frames over its stdin and stdout; keeps the tail of its stderr."""
 
-    def __init__(self, argv: list[str], *, cwd: str | None = None, env: dict[str, str] | None = None):
+    def __init__(
+        self, argv: list[str], *, cwd: str | None = None, env: dict[str, str] | None = None, own_session: bool = False
+    ):
         self.argv = argv
         self._stderr = tempfile.TemporaryFile()
         try:
             self._child = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, cwd=cwd, env=env
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                cwd=cwd,
+                env=env,
+                start_new_session=own_session,  # so that what signals its own group does not signal ours
             )
         except OSError as error:
             self._stderr.close()

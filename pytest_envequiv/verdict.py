@@ -6,6 +6,7 @@ Plain values; ``as_json`` of each is what the report, the worker's pipe and the 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,7 @@ INCONCLUSIVE: Word = "INCONCLUSIVE"
 
 LEVELS = ("L1", "L2", "L3")
 PROFILES = ("quick", "standard", "thorough")
+ALPHA = 1e-3  # the probability of a false alarm of statistics, for the whole suite
 
 # Told while a check runs: what is being done, how much of it is done, out of how much (0: unknown).
 Progress = Callable[[str, int, int], None]
@@ -40,6 +42,8 @@ class Settings:
     contract: str | None = None  # path of a TOML file
     output: str = ".envequiv"  # folder for counterexamples and proposals
     strict: bool = False  # differences of convention are failures
+    isolate: bool = False  # the target runs in a process of its own
+    memory: float = 8.0  # GiB that an isolated target may allocate
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "levels": list(self.levels)}
@@ -134,6 +138,15 @@ class Verdict:
             evidence=data["evidence"],
             counterexample=data["counterexample"],
         )
+
+
+def pair_name(ref: str, target: str) -> str:
+    """What the files about a pair are called."""
+
+    def short(name: str) -> str:
+        return re.sub(r"[\W_]+", "_", name)[:60]
+
+    return f"{short(ref)}__{short(target)}"
 
 
 def overall(verdicts: list[Verdict]) -> Word:

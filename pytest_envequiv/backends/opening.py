@@ -13,7 +13,6 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
@@ -31,7 +30,7 @@ KINDS = ("gymnasium", "gymnax", "pgx", "brax", "pettingzoo", "process")
 def kinds() -> dict[str, Any]:
     """Kind -> a function that loads its module: ``open_name(rest, options)`` and ``claim(thing, name, options)``."""
     found = {kind: (lambda kind=kind: importlib.import_module(f"pytest_envequiv.backends.{kind}")) for kind in KINDS}
-    return found | {point.name: point.load for point in entry_points(group=GROUP)}
+    return found | {point.name: point.load for point in entry_points(group=GROUP) if point.name not in found}
 
 
 def open_backend(name: Any, options: dict[str, Any] | None = None, like: Spec | None = None) -> Backend:
@@ -164,7 +163,7 @@ def _candidates(thing: Any, name: str) -> list[Any]:
 def _claim(thing: Any, name: str, options: dict[str, Any], like: Spec | None) -> Backend | None:
     if isinstance(getattr(thing, "spec", None), Spec):
         return thing  # type: ignore[no-any-return]
-    for module in _loaded():
+    for module in kinds_loaded():
         backend = module.claim(thing, name, options) if hasattr(module, "claim") else None
         if backend is not None:
             return backend  # type: ignore[no-any-return]
@@ -174,7 +173,7 @@ def _claim(thing: Any, name: str, options: dict[str, Any], like: Spec | None) ->
         if any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in _parameters(thing)):
             return None
         made = thing(**options)
-        for module in _loaded():  # a kind whose environments are stateful makes one for each lane
+        for module in kinds_loaded():  # a kind whose environments are stateful makes one for each lane
             if hasattr(module, "from_factory"):
                 backend = module.from_factory(made, lambda: thing(**options), name)
                 if backend is not None:
@@ -187,11 +186,13 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())
 
 
-def _loaded() -> Iterator[Any]:
+def kinds_loaded() -> list[Any]:
     """The modules of all kinds that can be loaded; one that cannot does not keep the others from working."""
+    found = []
     for load in kinds().values():
         with contextlib.suppress(Exception):
-            yield load()
+            found.append(load())
+    return found
 
 
 def name_of(thing: Any) -> str:

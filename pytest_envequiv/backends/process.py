@@ -39,7 +39,7 @@ from pytest_envequiv.backends.protocol import (
     State,
     Tape,
 )
-from pytest_envequiv.errors import OpenError
+from pytest_envequiv.errors import Limitation, OpenError
 from pytest_envequiv.peer import Peer, PeerError
 
 VERSION = 1
@@ -342,17 +342,19 @@ class ProcessBackend:
             if self.spec.draws != "tape":
                 raise ValueError(f"{op}: this program takes no tape (its draws are {self.spec.draws!r})")
             request["tape"] = tape_to_wire(tape, self._encode)
+        return read_outcome(op, self._exchange(request), self.spec, len(seeds), lanes)
+
+    def _exchange(self, request: dict[str, Any]) -> Mapping[str, Any]:
         if self._over:
-            raise PeerError(f"{op}: the program is gone: {self._over}")
+            raise PeerError(f"{request['op']}: the program is gone: {self._over}")
         try:
-            answer = exchange(self._peer, request, self._timeout)
-        except ProgramError:
+            return exchange(self._peer, request, self._timeout)
+        except (ProgramError, Limitation):
             raise
         except BaseException as error:  # also Ctrl-C: a late answer must not be taken for the next one
             self._over = str(error) or type(error).__name__
             self._peer.kill()
             raise
-        return read_outcome(op, answer, self.spec, len(seeds), lanes)
 
 
 def exchange(peer: Peer, request: dict[str, Any], timeout: float) -> Mapping[str, Any]:
@@ -362,7 +364,7 @@ def exchange(peer: Peer, request: dict[str, Any], timeout: float) -> Mapping[str
     if not isinstance(answer, Mapping):
         raise WrongAnswer(f"the answer to {request['op']} is {type(answer).__name__} instead of a map")
     if answer.get("error") is not None:
-        raise ProgramError(str(answer["error"]))
+        raise (Limitation if answer.get("limitation") else ProgramError)(str(answer["error"]))
     return answer
 
 

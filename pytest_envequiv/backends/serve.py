@@ -10,17 +10,18 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 import numpy as np
 
 from pytest_envequiv.backends.process import VERSION, pack, tape_from_wire, tape_to_wire, unpack
-from pytest_envequiv.backends.protocol import Backend, Outcome, Space, Spec, State
+from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, Space, Spec, State
 from pytest_envequiv.errors import EnvequivError
 from pytest_envequiv.peer import read_frame, write_frame
 
 Pipes = tuple[IO[bytes], IO[bytes]]
+Step = Callable[[State, Arrays, np.ndarray], Outcome]
 
 
 def take_pipes() -> Pipes:
@@ -43,14 +44,14 @@ def serve(backend: Backend, pipes: Pipes | None = None) -> None:
     ``pipes``: from ``take_pipes``, where the caller needed stdout out of the way before the backend existed.
     """
     requests, answers = take_pipes() if pipes is None else pipes
-    answer = _answerer(backend)
+    answer = answerer(backend)
     try:
         while (request := read_frame(requests))["op"] != "close":
             try:
                 reply = answer(request)
             except Exception as error:
                 traceback.print_exc()
-                reply = {"error": _told(error)}
+                reply = {"error": told(error)}
             write_frame(answers, reply)
     except (EOFError, BrokenPipeError):
         pass  # nobody is asking any more
@@ -58,22 +59,23 @@ def serve(backend: Backend, pipes: Pipes | None = None) -> None:
         backend.close()
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _answerer(backend: Backend) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The function from a request to its answer.
+def answerer(backend: Backend, more: Mapping[str, Step] | None = None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The function from a request to its answer. ``more``: other ways to step, by the name of their request.
 
     It remembers nothing, except for a backend of state "none": there the latest state of each lane.
     """
     lanes: dict[int, State] = {}
+    more = more or {}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         op = request["op"]
         if op == "hello":
-            return _spec_to_wire(backend.spec)
-        if op not in ("reset", "step"):
+            return spec_to_wire(backend.spec)
+        if op not in ("reset", "step", *more):
             raise ValueError(f"unknown request {op!r}")
         seeds = unpack(request["seeds"])
         tape = tape_from_wire(request["tape"], len(seeds)) if "tape" in request else None
@@ -81,18 +83,18 @@ def _answerer(backend: Backend) -> Callable[[dict[str, Any]], dict[str, Any]]:
         if op == "reset":
             outcome = backend.reset(seeds, tape)
         else:
-            state = _read_state(request) if mine is None else State.join([lanes[lane] for lane in mine])
+            state = read_state(request) if mine is None else State.join([lanes[lane] for lane in mine])
             action = {name: unpack(wire) for name, wire in request["action"].items()}
-            outcome = backend.step(state, action, seeds, tape)
+            outcome = more[op](state, action, seeds) if op in more else backend.step(state, action, seeds, tape)
         if mine is None:
-            return _outcome_to_wire(outcome)
+            return outcome_to_wire(outcome)
         lanes.update((lane, outcome.state.take(slice(row, row + 1))) for row, lane in enumerate(mine))
-        return _outcome_to_wire(Outcome(State({}), outcome.outputs, outcome.draws))
+        return outcome_to_wire(Outcome(State({}), outcome.outputs, outcome.draws))
 
     return answer
 
 
-def _spec_to_wire(spec: Spec) -> dict[str, Any]:
+def spec_to_wire(spec: Spec) -> dict[str, Any]:
     """The answer to hello."""
     return {
         "version": VERSION,
@@ -112,7 +114,7 @@ def _space_to_wire(space: Space) -> dict[str, Any]:
     return {"kind": space.kind, "shape": list(space.shape), "dtype": space.dtype, **bounds}
 
 
-def _read_state(request: dict[str, Any]) -> State:
+def read_state(request: dict[str, Any]) -> State:
     hidden = request.get("hidden")
     return State(
         {name: unpack(wire) for name, wire in request["state"].items()},
@@ -120,7 +122,7 @@ def _read_state(request: dict[str, Any]) -> State:
     )
 
 
-def _outcome_to_wire(outcome: Outcome) -> dict[str, Any]:
+def outcome_to_wire(outcome: Outcome) -> dict[str, Any]:
     """Hidden state travels as one pickle per row: the judge takes and joins rows without ever looking inside."""
     hidden = outcome.state.hidden
     return {
@@ -142,7 +144,7 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         traceback.print_exc()
         read_frame(pipes[0])
-        write_frame(pipes[1], {"error": str(error) if isinstance(error, EnvequivError) else _told(error)})
+        write_frame(pipes[1], {"error": str(error) if isinstance(error, EnvequivError) else told(error)})
         return 1
     serve(backend, pipes)
     return 0

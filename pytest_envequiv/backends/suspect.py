@@ -1,0 +1,223 @@
+"""The target, which may have been written by someone who wants it to pass: how it is opened and kept apart.
+
+It is opened in this process or, on request, in one of its own; what runs meanwhile, and what it takes from outside, is
+noted; and arrays of a backend that is not one of ours are copied on the way in and out.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from pytest_envequiv import contents
+from pytest_envequiv.backends.isolated import IsolatedBackend, open_isolated
+from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, Spec, State, Tape
+from pytest_envequiv.backends.watching import PACKAGE, Outside, Ran, Watch, listening, owned, watching
+from pytest_envequiv.errors import OpenError
+from pytest_envequiv.verdict import Settings
+
+PART = 0.9  # of the time a check may be silent: for an isolated answer, so that it is the target that is blamed
+LARGEST_SEED = 2**31
+
+
+@dataclass
+class Suspect:
+    """The target and what is known of its making.
+
+    thing     what was given instead of a name, or None
+    own       the user's own file that the name, or the thing, is from; None for what is installed
+    opening   functions that ran while it was opened (only of what is the user's own and has a name)
+    outside   what it took from outside in this process
+    """
+
+    settings: Settings
+    thing: Any
+    options: Mapping[str, Any]
+    like: Spec | None
+    own: Path | None
+    backend: Backend
+    opening: Ran
+    outside: Outside
+
+    @property
+    def isolated(self) -> IsolatedBackend | None:
+        return self.backend if isinstance(self.backend, IsolatedBackend) else None
+
+    @property
+    def named(self) -> bool:
+        """Whether it is the user's own code, opened by a name that opens it elsewhere, too."""
+        return self.thing is None and self.own is not None
+
+    def taken(self) -> Outside:
+        """What it took from outside so far; files that are not its own only."""
+        found = self.outside if self.isolated is None else self.isolated.outside()
+        known = {str(path) for path in own_paths(self.settings.target)} if self.named else set()
+        files = {file for file in owned(found.files) if str(Path(file).resolve()) not in known}
+        return Outside(files, found.programs, found.network)
+
+    def elsewhere(self) -> IsolatedBackend:
+        """The same target in a process in which nothing shows that it is judged. Raises OpenError."""
+        return open_isolated(
+            self.settings.target,
+            self.options,
+            self.like,
+            timeout=PART * self.settings.timeout,
+            memory=self.settings.memory,
+            disguised=True,
+        )
+
+
+def open_suspect(settings: Settings, thing: Any, options: Mapping[str, Any], like: Spec) -> Suspect:
+    """Open the target. Raises OpenError."""
+    own = own_file(settings.target, thing)
+    watched = thing is None and own is not None
+    outside, watch = Outside(), Watch()
+    backend: Any
+    if settings.isolate:
+        if thing is not None:
+            raise OpenError(f"{settings.target}: only what has a name can be opened in a process of its own")
+        backend = open_isolated(
+            settings.target, options, like, timeout=PART * settings.timeout, memory=settings.memory, watch=watched
+        )
+        return Suspect(settings, thing, options, like, own, backend, backend.opening, outside)
+    with listening(outside), watching() if watched else nullcontext(watch) as watch:
+        backend = open_backend(settings.target if thing is None else thing, dict(options), like)
+    if not inspect.getfile(type(backend)).startswith(PACKAGE):
+        backend = Walled(backend)
+    return Suspect(settings, thing, options, like, own, backend, watch.ran, outside)
+
+
+def own_file(name: str, thing: Any) -> Path | None:
+    """The user's own file that a name begins with, or that a thing was made in; None for what is installed, for
+    programs (``process:``), and where it is not known."""
+    if thing is None:
+        if name.startswith("process:"):
+            return None
+        found = [contents.find(module) for module in contents.parts(name)[0]]
+        files = [module.file for module in found if module and module.file and not module.installed]
+        return files[-1].resolve() if files else None
+    kind = thing if isinstance(thing, (type, ModuleType, FunctionType)) else type(thing)
+    try:
+        path = Path(inspect.getfile(kind)).resolve()
+    except (TypeError, OSError):
+        return None
+    return None if contents.installed(path) or str(path).startswith(PACKAGE) else path
+
+
+def own_paths(name: str) -> list[Path]:
+    """The files of the user's own code behind a name: source and data, and files that the source names in quotes (as
+    found from its folder, or from here). None of an installed library. Raises OpenError."""
+    modules, paths, _ = contents.parts(name)
+    found = set(paths)
+    for module, folder in contents._closure(contents._located(modules, name)):
+        found |= set() if module.installed else set(contents._belonging(module, folder))
+    named = {file for path in found if path.suffix == ".py" for file in _named_in(path)}
+    return sorted({path.resolve() for path in found | named})
+
+
+def _named_in(source: Path) -> Iterator[Path]:
+    """Files that exist, named by a text in a source file."""
+    try:
+        nodes = list(ast.walk(ast.parse(source.read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in nodes:
+        text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+        if text.isprintable() and 0 < len(text) <= 255 and text.strip("./") and " " not in text:
+            near = (source.parent / text, Path(text))
+            yield from (path for path in near if path.is_file() and not contents.installed(path.resolve()))
+
+
+def effective_seed(settings: Settings, thing: Any) -> int:
+    """The seed of the questions: of a target with files of its own, mixed with what is in them.
+
+    So nobody can put answers to the questions into a target: that would change the questions. What is installed, or
+    is handed over from Python, is asked what the seed alone says.
+    """
+    try:
+        paths = [] if thing is not None else own_paths(settings.target)
+        digests = sorted(contents.of_file(path) for path in paths)
+    except (OSError, OpenError):
+        digests = []
+    if not digests:
+        return settings.seed
+    digest = hashlib.sha256("\n".join([str(settings.seed), *digests]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % LARGEST_SEED
+
+
+# -- arrays ----------------------------------------------------------------------------------------------------------
+
+
+class Walled:
+    """A backend that is not one of ours: what goes in and what comes out are copies, plain numpy arrays of numbers.
+
+    faults   what it did to arrays, one line each, by kind: "inputs" (changed in place), "views" (an output shares
+             memory with an input), "reused" (what was returned earlier was changed by a later call)
+    """
+
+    def __init__(self, backend: Any):
+        self._backend = backend
+        self.spec: Spec = backend.spec
+        self.faults: dict[str, str] = {}
+        self._last: list[tuple[str, np.ndarray, np.ndarray]] = []  # name, as it was returned, as it was then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
+        return self._kept(self._backend.reset(seeds.copy(), tape), {})
+
+    def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
+        fields, chosen = ({k: v.copy() for k, v in arrays.items()} for arrays in (state.fields, action))
+        outcome = self._backend.step(State(fields, state.hidden), chosen, seeds.copy(), tape)
+        for before, now in ((state.fields, fields), (action, chosen)):
+            for name, value in before.items():
+                if "inputs" not in self.faults and not _same(value, now[name]):
+                    self.faults["inputs"] = f"changes its input {name} in place"
+        return self._kept(outcome, {**fields, **chosen})
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def _kept(self, outcome: Outcome, inputs: Arrays) -> Outcome:
+        for name, array, then in self._last:
+            if "reused" not in self.faults and not _same(array, then):
+                self.faults["reused"] = f"changes the {name} it returned earlier in a later call"
+        state, outputs = ({k: _numbers(k, v) for k, v in arrays.items()} for arrays in _raw(outcome))
+        self._last = []
+        for arrays, copies in zip(_raw(outcome), (state, outputs), strict=True):
+            for name, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    continue
+                self._last.append((name, array, copies[name]))
+                for given, value in inputs.items():
+                    if "views" not in self.faults and array.size and np.shares_memory(array, value):
+                        self.faults["views"] = f"returns a {name} that is a view of its input {given}"
+        return Outcome(State(state, outcome.state.hidden), outputs, outcome.draws)
+
+
+def _raw(outcome: Outcome) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    return outcome.state.fields, outcome.outputs
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """A copy as a plain array. Raises TypeError for what is not numbers: it would be compared by its own rules."""
+    array = np.array(value, subok=False)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"its {name} is not numbers but {array.dtype}")
+    return array
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    first, second = (np.array(x, subok=False) for x in (a, b))
+    return first.shape == second.shape and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
