@@ -15,10 +15,12 @@ from pytest_envequiv.levels.resets import begun_found
 from pytest_envequiv.verdict import Check, Verdict
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame import Suspect, blame
+from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.jaxprs import Traced
+from pytest_envequiv.whitebox.program import flat
 from pytest_envequiv.whitebox.trial import Case
 
-ROWS, DIVERGING = 64, 40  # rows a suspicion is tried on, and how many of them diverge, if there are as many
+ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them diverge, if there are as many
 NAMED = 10  # suspects in a report
 
 
@@ -59,8 +61,9 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
             return blame(_reset_case(bench, step, check.field, others), where)
+    if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
         return _written(backend, "reset")
-    if check.subject == "spec":
+    if check.subject in ("spec", "contains"):
         return _spaces(bench, check)
     if check.subject == "auto_reset":
         return _written(backend, "auto", but="step")
@@ -152,17 +155,17 @@ def _draws(tape: Tape | None) -> list[np.ndarray]:
 
 
 def _written(backend: Any, what: str, but: str = "") -> list[Suspect]:
-    """The lines of one function, but for those of another."""
+    """The lines of one function, those that draw first, without those of another function."""
     others = {(s.file, s.line) for s in sources.sites_of(backend.traced(but).closed)} if but else set()
-    found = sorted({s for s in sources.sites_of(backend.traced(what).closed) if (s.file, s.line) not in others})
+    program = flat(backend.traced(what).closed)
+    drawing = {op.site for op in program.ops if op.name == "draw" and op.site}
+    sites = sorted({op.site for op in program.ops if op.site} - drawing)
+    found = [s for s in (*sorted(drawing), *sites) if (s.file, s.line) not in others]
     return _lines(found, 0.1, f"part of the {what}")
 
 
 def _behind(backend: Any, name: str, bench: Bench) -> list[Suspect]:
     """The backward slice of one field: what it is computed by."""
-    from pytest_envequiv.whitebox.dataflow import slices
-    from pytest_envequiv.whitebox.program import flat
-
     field = next((f for f in bench.pair.fields if f.name == name), None)
     traced = backend.traced("step")
     if field is None or output_name(field) not in traced.outputs:

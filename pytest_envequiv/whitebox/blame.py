@@ -23,6 +23,7 @@ from pytest_envequiv.whitebox.trial import (
     Case,
     Trial,
     numbers_for,
+    plausible,
     scope,
     solve_number,
     solve_values,
@@ -85,26 +86,30 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
 
 
 def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
-    """Other values of a setting: the reference's own first, then usual slips, then one that is solved for."""
+    """Other values of a setting: the reference's own where it has one, else usual slips, or one that is solved for."""
     for name, place in trial.constants().items():
         if name not in where:
             continue
         old = np.asarray(trial.values[place])
+        before = float(old)
+        known = trial.case.known.get(name)
+        if known is not None and np.isclose(known, before, rtol=1e-6, atol=0):
+            continue  # the reference says the same
 
         def run(value: float, place: int = place, old: np.ndarray = old) -> Mapping[int, np.ndarray]:
             return trial.rerun({place: np.asarray(value, old.dtype)})
 
-        for value, why, weight in numbers_for(trial, float(old), name):
+        tried = list(numbers_for(trial, before))
+        if known is not None:
+            tried = [(known, f"{name} is {known:g} in the reference, {before:g} here", 1.0)]
+        elif old.dtype.kind == "f":
+            right = solve_number(trial, run, before)
+            if right is not None:
+                tried.append((right, f"{name} = {right:.6g} in the place of {before:.6g}", plausible(right)))
+        for value, why, weight in tried:
             score = _score(*trial.verdict(run(value)))
             if score > 0:
                 yield Suspect(score * weight, where[name], why)
-            if score == 1.0:
-                break
-        else:
-            right = solve_number(trial, run, float(old)) if old.dtype.kind == "f" else None
-            if right is not None:
-                score = _score(*trial.verdict(run(right)))
-                yield Suspect(score * 0.93, where[name], f"{name} = {right:.6g} in the place of {float(old):.6g}")
 
 
 def _site(trial: Trial, group: Sequence[int]) -> Site:
@@ -135,9 +140,11 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
         op = trial.program.ops[group[0]]
         place = op.outputs[0]
         value = np.asarray(trial.values[place])
-        if len(group) > 1 or op.name in PASSING or value.size != trial.rows or value.shape[:1] != (trial.rows,):
+        if len(group) > 1 or op.name in PASSING or value.size not in (1, trial.rows):
             continue
         if value.dtype.kind == "b":
+            if value.size != trial.rows:
+                continue
             flipped = np.where(trial.diverging.reshape(value.shape), ~value, value)
             if trial.explains(trial.rerun({place: flipped})):
                 yield Suspect(SUFFICIENT, _site(trial, group), "the other outcome is right in every row that differs")
@@ -152,7 +159,7 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
 def _relation(trial: Trial, number: int, value: np.ndarray, right: np.ndarray) -> str:
     """In words, how the right values come from what is known at that point; "" if no simple way is found."""
     here = trial.diverging
-    v, w = value.astype(float).ravel()[here], right[here]
+    v, w = np.broadcast_to(value.astype(float).ravel(), (trial.rows,))[here], right[here]
     if not len(v):
         return ""
     size = 1e-4 * max(float(np.abs(w).max()), 1e-12)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Constant, Op
-from pytest_envequiv.whitebox.trial import PASSING, Change, Trial, numbers_for, scope, solve_number
+from pytest_envequiv.whitebox.trial import PASSING, Change, Trial, numbers_for, plausible, scope, solve_number
 
 Function = Callable[..., Any]
 
@@ -167,7 +167,7 @@ def literals(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         if value.dtype.kind == "f":
             right = solve_number(trial, partial(_run_with, trial, group, slot), old)
             if right is not None:
-                yield Edit(f"{right:.6g} in the place of {old:.6g}", _with_number(slot, right), 0.93)
+                yield Edit(f"{right:.6g} in the place of {old:.6g}", _with_number(slot, right), plausible(right))
 
 
 def _run_with(trial: Trial, group: Sequence[int], slot: int, number: float) -> dict[int, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jax.extend import core as jex
+
+PACKAGE = str(Path(__file__).parent.parent) + os.sep  # what is written here is nobody's port
 
 
 @dataclass(frozen=True, order=True)
@@ -45,7 +49,7 @@ def site(equation: Any) -> Site | None:
         from jax._src import source_info_util
 
         frame = source_info_util.user_frame(equation.source_info.traceback)
-        if frame is None:
+        if frame is None or frame.file_name.startswith(PACKAGE):
             return None
         return Site(
             frame.file_name, frame.start_line, frame.end_line, frame.start_column, frame.end_column, frame.function_name

@@ -285,6 +285,8 @@ def _power(base: Any) -> Any:
 
 
 def _broadcast(value: Any, shape: tuple[int, ...], dimensions: Sequence[int]) -> Any:
+    if np.shape(value) == shape:
+        return np.asarray(value)
     widths = [1] * len(shape)
     for axis, dimension in enumerate(dimensions):
         widths[dimension] = np.shape(value)[axis]

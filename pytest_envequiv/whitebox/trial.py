@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -162,35 +163,71 @@ def scope(trial: Trial, number: int) -> list[tuple[str, Any]]:
 
 
 def solve_values(trial: Trial, place: int, value: np.ndarray) -> np.ndarray | None:
-    """The values at ``place`` with which every row is right, by the secant method on the output that is most off;
-    None if there are none. Rows that were right keep theirs."""
-    rows = trial.rows
+    """float[B]: values at ``place`` with which every row is right; None if none are found. Rows that were right keep
+    theirs. Solved for on the output that is most off, and tried on all."""
     wanted = target_of(trial)
     if wanted is None:
         return None
     name, element = wanted
     goal = trial.case.expected[name].astype(float)[:, element]
+    shape = value.shape if value.size == trial.rows else (trial.rows,)
 
     def miss(at: np.ndarray) -> np.ndarray:
-        values = trial.rerun({place: at.reshape(value.shape).astype(value.dtype)})
-        return np.asarray(read(values, trial.outputs[name]), float).reshape(rows, -1)[:, element] - goal
+        values = trial.rerun({place: at.reshape(shape).astype(value.dtype)})
+        return np.asarray(read(values, trial.outputs[name]), float).reshape(trial.rows, -1)[:, element] - goal
 
-    x0 = value.astype(float).ravel()
-    step = np.maximum(np.abs(x0), 1.0) * 1e-2
-    x1 = x0 + step
+    start = np.broadcast_to(value.astype(float).ravel(), (trial.rows,))
+    for solve in (_secant, _bracketed):
+        best = np.where(trial.diverging, solve(miss, start), start)
+        if trial.explains(trial.rerun({place: best.reshape(shape).astype(value.dtype)})):
+            return best
+    return None
+
+
+Miss = Callable[[np.ndarray], np.ndarray]
+
+
+def _secant(miss: Miss, start: np.ndarray) -> np.ndarray:
+    """Roots of each row's miss, near ``start``: the best values met."""
+    x0, x1 = start, start + np.maximum(np.abs(start), 1.0) * 1e-2
     y0, y1 = miss(x0), miss(x1)
     best, least = x0.copy(), np.abs(y0)
     with np.errstate(all="ignore"):
         for _ in range(SOLVING):
             slope = (y1 - y0) / (x1 - x0)
-            x2 = np.where(np.isfinite(slope) & (slope != 0), x1 - y1 / slope, x1)
-            x0, y0, x1 = x1, y1, x2
+            x0, y0, x1 = x1, y1, np.where(np.isfinite(slope) & (slope != 0), x1 - y1 / slope, x1)
             y1 = miss(x1)
             better = np.abs(y1) < least
             best, least = np.where(better, x1, best), np.where(better, np.abs(y1), least)
-    best = np.where(trial.diverging, best, value.astype(float).ravel())
-    if not trial.explains(trial.rerun({place: best.reshape(value.shape).astype(value.dtype)})):
-        return None
+    return best
+
+
+FAR = np.array([-100, -10, -3, -1, -0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.2, 0.4, 0.7, 0.9, 1, 1.1, 1.5, 3, 10, 30, 100.0])
+
+
+def _bracketed(miss: Miss, start: np.ndarray) -> np.ndarray:
+    """The same further off: multiples of ``start``, and the two neighbours between which the sign of the miss changes,
+    closed in on by regula falsi with Illinois' weights (Dowell and Jarratt 1971)."""
+    unit = np.where(start == 0, 1.0, start)
+    points = np.sort(FAR[:, None] * unit, axis=0)
+    with np.errstate(all="ignore"):
+        misses = np.stack([miss(p) for p in points])
+        turns = np.sign(misses[1:]) * np.sign(misses[:-1]) <= 0
+        # Of several brackets, the one nearest to what it is now.
+        distance = np.where(turns, np.abs(points[1:] + points[:-1] - 2 * start), np.inf)
+        at = distance.argmin(0)
+        rows = np.arange(len(start))
+        a, b, fa, fb = points[at, rows], points[at + 1, rows], misses[at, rows], misses[at + 1, rows]
+        best = np.where(np.abs(fa) < np.abs(fb), a, b)
+        least = np.minimum(np.abs(fa), np.abs(fb))
+        for _ in range(3 * SOLVING):
+            c = np.where(fb != fa, b - fb * (b - a) / (fb - fa), b)
+            fc = miss(c)
+            crossed = np.sign(fc) != np.sign(fb)
+            a, fa = np.where(crossed, b, a), np.where(crossed, fb, fa / 2)
+            b, fb = c, fc
+            better = np.abs(fc) < least
+            best, least = np.where(better, c, best), np.where(better, np.abs(fc), least)
     return best
 
 
@@ -208,18 +245,26 @@ def target_of(trial: Trial) -> tuple[str, int] | None:
     return best
 
 
-def numbers_for(trial: Trial, old: float, name: str = "") -> Iterator[tuple[float, str, float]]:
+def numbers_for(trial: Trial, old: float) -> Iterator[tuple[float, str, float]]:
     """(value, why, weight) of what a number of the program might rightly be."""
-    if name in trial.case.known and trial.case.known[name] != old:
-        yield trial.case.known[name], f"{name} is {trial.case.known[name]:g} in the reference, {old:g} here", 1.0
     plain = [0.0, 1.0, -old, old + 1, old - 1, 2 * old, old / 2, 10 * old, old / 10, old * 100, old / 100]
     for value in dict.fromkeys([*plain, *trial.case.numbers]):
         if value != old and np.isfinite(value):
             yield value, f"{value:g} in the place of {old:g}", 0.95
 
 
+def plausible(number: float) -> float:
+    """How likely somebody wrote a number that was solved for: few digits, a small fraction, a part of pi."""
+    for unit in (1.0, float(np.pi)):
+        x = number / unit
+        near = (float(f"{x:.3g}"), float(Fraction(x).limit_denominator(60)))
+        if any(abs(x - y) <= 2e-5 * max(abs(x), 1e-12) for y in near):
+            return 0.93
+    return 0.6
+
+
 def solve_number(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) -> float | None:
-    """The one number with which all rows are right, by the secant method on a row that diverges; None without one.
+    """The one number with which a row that diverges comes out right; None if none is found.
 
     ``run(value)`` gives all values of the program with the number in place.
     """
@@ -232,23 +277,16 @@ def solve_number(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: f
     def misses(at: float) -> np.ndarray:
         return np.asarray(read(run(at), trial.outputs[name]), float).reshape(trial.rows, -1)[:, element] - goal
 
-    def row_of(y: np.ndarray) -> int:
-        """A row in the middle of those that diverge: neither the dullest nor one that hits a clip."""
-        size = np.where(trial.diverging & trial.case.counts[name], np.abs(y), -1.0)
-        order = np.argsort(size)[-max(int((size > 0).sum()), 1) :]
-        return int(order[len(order) // 2])
+    # A row in the middle of those that diverge: neither the dullest nor one that hits a clip.
+    size = np.where(trial.diverging & trial.case.counts[name], np.abs(misses(old)), -1.0)
+    order = np.argsort(size)[-max(int((size > 0).sum()), 1) :]
+    row = int(order[len(order) // 2])
 
-    x0, x1 = old, old + 1e-2 * max(abs(old), 1.0)
-    first = misses(x0)
-    row = row_of(first)
-    y0, y1 = float(first[row]), float(misses(x1)[row])
-    for _ in range(SOLVING):
-        if y1 == y0 or not np.isfinite([y0, y1]).all():
-            return None
-        x0, y0, x1 = x1, y1, x1 - y1 * (x1 - x0) / (y1 - y0)
-        if not np.isfinite(x1):
-            return None
-        y1 = float(misses(x1)[row])
-        if abs(y1) <= float(trial.case.tolerance[name][row, element]):
-            return x1
+    def miss(at: np.ndarray) -> np.ndarray:
+        return misses(float(at[0]))[row : row + 1]
+
+    for solve in (_secant, _bracketed):
+        found = solve(miss, np.array([old]))
+        if np.isfinite(found[0]) and abs(float(miss(found)[0])) <= float(trial.case.tolerance[name][row, element]):
+            return float(found[0])
     return None

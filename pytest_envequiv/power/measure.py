@@ -1,0 +1,126 @@
+"""What the verifier says of one mutant: whether it is caught, by what, how soon, and whether the right line is blamed.
+
+The checks are the product's own. Only two things are arranged for speed: the reference remembers its answers, and the
+mutant is imported in place instead of being written to disk.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.protocol import Backend
+from pytest_envequiv.comparison.roots import output_name
+from pytest_envequiv.errors import EnvequivError
+from pytest_envequiv.judge import Judge
+from pytest_envequiv.power.loading import loaded
+from pytest_envequiv.power.memory import Remembering
+from pytest_envequiv.power.mutants import Mutant
+from pytest_envequiv.verdict import DIFFERENT, Settings, Verdict
+from pytest_envequiv.whitebox import sources
+from pytest_envequiv.whitebox.dataflow import direct_outputs
+
+ORDER = ("L2", "L1", "L3")  # the cheapest kill first
+NAMED = 5  # suspects among which the mutated line should be
+
+
+@dataclass(frozen=True)
+class Result:
+    """One mutant judged.
+
+    word      "killed"; "survived"; "broken": it does not open, or no step of it runs; "hung": it was stopped
+    levels    level -> whether it has a DIFFERENT; levels that were not asked are absent
+    check     the first check that said DIFFERENT, and ``seconds`` from opening the target to that verdict
+    root      the field that check names as the cause; ``truth``: outputs the mutated line feeds directly ([]: unknown)
+    rank      of the mutated line among those blamed, from 1; None: not among them
+    blamed    the first lines blamed, as "file:line"
+    """
+
+    id: str
+    word: str
+    levels: dict[str, bool] = field(default_factory=dict)
+    check: str = ""
+    seconds: float = 0.0
+    root: str = ""
+    truth: tuple[str, ...] = ()
+    rank: int | None = None
+    blamed: tuple[str, ...] = ()
+    text: str = ""
+    detectable: str = ""  # of a survivor: the oracle's word, and in ``text`` what it saw
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "truth": list(self.truth), "blamed": list(self.blamed)}
+
+
+def remembering(name: str, options: dict[str, Any]) -> Backend:
+    """The reference, which answers the same question to every mutant from memory, where its state allows that."""
+    backend = open_backend(name, options)
+    return Remembering(backend) if backend.spec.state == "fields" else backend
+
+
+def judged(mutant: Mutant, settings: Settings, ref: Backend, options: dict[str, Any], all_levels: bool) -> Result:
+    """Run the checks on a mutant until one says DIFFERENT; with ``all_levels``, until one of each level does."""
+    result = Result(mutant.id, "survived")
+    started = time.perf_counter()
+    try:
+        with loaded(settings.target, options, mutant.file, mutant.source) as target:
+            judge = Judge(settings, ref=ref, target=target)
+            for level in (level for level in ORDER if level in settings.levels):
+                found = _first_difference(judge, level)
+                result.levels[level] = found is not None
+                if found is not None and result.word != "killed":
+                    result = _killed(result, mutant, judge, found, time.perf_counter() - started)
+                if found is not None and not all_levels:
+                    break
+    except EnvequivError as error:
+        return replace(result, word="broken", text=str(error), seconds=time.perf_counter() - started)
+    except Exception as error:  # whatever a mutant raises while it is imported
+        text = f"{type(error).__name__}: {error}"[:300]
+        return replace(result, word="broken", text=text, seconds=time.perf_counter() - started)
+    return result if result.word == "killed" else replace(result, seconds=time.perf_counter() - started)
+
+
+def _first_difference(judge: Judge, level: str) -> Verdict | None:
+    """The first root of a level, in the order of its checks; what only follows from another is passed over."""
+    follower = None
+    for check in judge.checks:
+        if check.level != level:
+            continue
+        verdict = judge.run(check.id)
+        if verdict.word == DIFFERENT and not verdict.follows:
+            return verdict
+        follower = verdict if verdict.word == DIFFERENT else follower
+    return follower
+
+
+def _killed(result: Result, mutant: Mutant, judge: Judge, verdict: Verdict, seconds: float) -> Result:
+    blamed = verdict.evidence.get("blame", [])
+    lines = [s["line"] if sources.short(mutant.file) == s["file"] else -1 for s in blamed]
+    ranks = [n for n, line in enumerate(lines, 1) if mutant.line <= line <= mutant.end_line]
+    opened = verdict.check.subject != "runs"
+    return replace(
+        result,
+        word="killed" if opened else "broken",
+        check=verdict.check.id,
+        seconds=round(seconds, 3),
+        root=verdict.check.field,
+        truth=tuple(_truth(mutant, judge, verdict)),
+        rank=ranks[0] if ranks else None,
+        blamed=tuple(f"{s['file'].rsplit('/', 1)[-1]}:{s['line']}" for s in blamed[:NAMED]),
+        text=verdict.summary,
+    )
+
+
+def _truth(mutant: Mutant, judge: Judge, verdict: Verdict) -> list[str]:
+    """The compared fields that the mutated line feeds, other than through another of them."""
+    if verdict.check.level == "L1":
+        return []
+    backend: Any = judge.pair.target.backend
+    traced = backend.traced("step")
+    settings = sources.setting_sites(backend.functional.params)
+    inputs = [f"constants.{n}" for n, place in settings.items() if mutant.line <= place.line <= mutant.end_line]
+    lines = {(mutant.file, line) for line in range(mutant.line, mutant.end_line + 1)}
+    outputs = direct_outputs(traced, lines, inputs)
+    return [f.name for f in judge.pair.fields if output_name(f) in outputs]
