@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_envequiv.errors import EnvequivError
+from pytest_envequiv.errors import CertificateError, EnvequivError
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Divergence, Settings, Verdict
 
 if TYPE_CHECKING:
     from pytest_envequiv.api import Report, compare
+    from pytest_envequiv.report.requirement import Certificate, require_certificate
 
 __all__ = [
     "DIFFERENT",
     "EQUAL",
     "INCONCLUSIVE",
+    "Certificate",
+    "CertificateError",
     "Check",
     "Divergence",
     "EnvequivError",
@@ -25,13 +28,21 @@ __all__ = [
     "Settings",
     "Verdict",
     "compare",
+    "require_certificate",
 ]
+
+LATE = {
+    "Report": "pytest_envequiv.api",
+    "compare": "pytest_envequiv.api",
+    "Certificate": "pytest_envequiv.report.requirement",
+    "require_certificate": "pytest_envequiv.report.requirement",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """``compare`` and ``Report`` are loaded when asked for: the plugin must not pull JAX into every pytest run."""
-    if name in ("Report", "compare"):
+    """Loaded when asked for: the plugin must not pull JAX into every pytest run."""
+    if name in LATE:
         import importlib
 
-        return getattr(importlib.import_module("pytest_envequiv.api"), name)
+        return getattr(importlib.import_module(LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.influence import flow_of
 from pytest_envequiv.stimuli.meetings import Meetings, meetings, moved_together
 from pytest_envequiv.stimuli.play import Play, Rows, collect, seeds_for, shown
-from pytest_envequiv.verdict import DIFFERENT, Progress, silent
+from pytest_envequiv.verdict import ALPHA, DIFFERENT, Progress, silent
 from pytest_envequiv.whitebox.dataflow import Flow
 
 
@@ -46,7 +46,6 @@ PROFILES = {
     "standard": Sizes(256, 150_000, 8_192, 32_768, 8_192, 1_024, 8_000, 0.15, 32, 16_000),
     "thorough": Sizes(1_024, 1_000_000, 65_536, 262_144, 65_536, 4_096, 32_000, 0.08, 96, 64_000),
 }
-ALPHA = 1e-3  # false-alarm budget of the whole suite
 DOUBT = 1e-4  # of which this much is for finding out whether draws that were matched are used alike
 LANES = 64  # episodes played side by side
 FEW_ULPS = 16  # by which two states of the same history may differ and still be asked the same question

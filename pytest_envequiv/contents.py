@@ -21,11 +21,12 @@ import re
 import shlex
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pytest_envequiv.errors import OpenError
 
@@ -33,6 +34,9 @@ KINDS = ("gymnasium", "gymnax", "pgx", "brax", "pettingzoo")  # the kinds that a
 GROUP = "envequiv.backends"  # entry points: the kinds of other packages
 ENVIRONMENTS = "gymnasium.envs"  # entry points: "namespace/Id" of gymnasium is another package's
 OURS = "pytest_envequiv"  # known by its version: a port may import it
+# Libraries that decide no step: those for pictures, and plumbing.
+ASIDE = {"matplotlib", "seaborn", "moviepy", "svgwrite", "pillow"}
+ASIDE |= {"cloudpickle", "farama-notifications", "packaging", "setuptools", "typing-extensions"}
 BYTECODE = (".pyc", ".pyo")
 
 
@@ -65,6 +69,7 @@ def files(name: str) -> dict[str, str]:
             relative = path.relative_to(module.root).as_posix()
             if relative not in found:
                 found[relative] = of_file(path)
+    found |= {path.name: of_file(path) for path in _contract_of_lone(modules)}
     if not found:
         raise OpenError(f"{name}: it has no files that could be looked at")
     return dict(sorted(found.items()))
@@ -79,8 +84,41 @@ def combined(hashes: dict[str, str]) -> str:
     return _digest("".join(f"{relative}\0{digest}\n" for relative, digest in sorted(hashes.items())).encode())
 
 
-def libraries(name: str) -> set[str]:
-    """The distributions a side is, imports or asks for (optional ones, its tools for development: installed or not).
+def of_pair(ref: str, target: str) -> dict[str, Any]:
+    """{"ref": {"sha256": over all, "files": relative name -> sha256}, "target": likewise}, or {"error": one line}."""
+    try:
+        found = {"ref": files(ref), "target": files(target)}
+    except (OpenError, OSError) as error:
+        return {"error": str(error)}
+    return {side: {"sha256": combined(hashes), "files": hashes} for side, hashes in found.items()}
+
+
+def bound(hashed: dict[str, Any], settings: Mapping[str, Any], contract: str, loaded: Iterable[str]) -> dict[str, Any]:
+    """What a certificate is bound to: {"ref", "target": sha256, "contract", "libraries"}, or {"error"}.
+
+    ``hashed``: of_pair's, from before anything was imported; ``contract``: its text; ``loaded``: modules that are
+    imported by now, to tell the libraries in use from those that a side merely asks for.
+    """
+    if "error" in hashed:
+        return hashed
+    in_use = {owner for top in {name.partition(".")[0] for name in loaded} for owner in owners_of(top)}
+    about = {d for side in ("ref", "target") for d in libraries(settings[side], in_use)} - ASIDE
+    about |= {"jaxlib"} if "jax" in about else set()
+    # A contract that was not named lies in the target's package: its file is hashed there.
+    named = {"path": settings["contract"], "sha256": of_text(contract)} if settings["contract"] else None
+    return {
+        **{side: hashed[side]["sha256"] for side in ("ref", "target")},
+        "contract": named,
+        "libraries": {d: v for d in sorted(about) if (v := version(d))},
+    }
+
+
+def of_text(text: str) -> str:
+    return _digest(text.encode())
+
+
+def libraries(name: str, in_use: set[str]) -> set[str]:
+    """The distributions a side is or imports, and those of ``in_use`` that an installed side asks for.
 
     Raises OpenError as ``files`` does.
     """
@@ -92,7 +130,7 @@ def libraries(name: str) -> set[str]:
         found |= owners
         if module.installed:
             asked = [r for distribution in owners for r in metadata.requires(distribution) or ()]
-            found |= {_normal(re.split(r"[^\w.-]", r, maxsplit=1)[0]) for r in asked}
+            found |= {_normal(re.split(r"[^\w.-]", r, maxsplit=1)[0]) for r in asked} & in_use
     return found - {_normal(OURS)}
 
 
@@ -107,13 +145,6 @@ def version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def beside(name: str, file: str) -> Path | None:
-    """A file of that name in the folder of the module that ``name`` begins with, or None."""
-    module = find(name.partition("?")[0].partition(":")[0])
-    path = None if module is None or module.file is None else module.file.parent / file
-    return path if path is not None and path.is_file() else None
 
 
 def of_file(path: Path | str) -> str:
@@ -260,13 +291,20 @@ def _imports(module: Module) -> list[str]:
 
 
 def _belonging(module: Module, folder: Path | None) -> Iterator[Path]:
-    """The files of a folder, else of the module alone; a lone module may have its contract beside it."""
+    """The files of a folder, else of the module alone."""
     if folder is not None:
         yield from _walk(folder)
-    elif module.file is not None:
-        lone = module.file.parent == module.root and not module.package
-        near = [module.file, *([module.file.parent / "envequiv.toml"] if lone else [])]
-        yield from (path for path in near if path.is_file())
+    elif module.file is not None and module.file.is_file():
+        yield module.file
+
+
+def _contract_of_lone(modules: Iterable[str]) -> Iterator[Path]:
+    """The contract that is read from beside a named module; in a package it is one of its files anyway."""
+    for name in modules:
+        module = find(name)
+        if module and module.file and not module.installed and module.file.parent == module.root:
+            path = module.file.parent / "envequiv.toml"
+            yield from [path] if path.is_file() else []
 
 
 def _outermost(module: Module) -> Path | None:

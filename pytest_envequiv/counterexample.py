@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ from pytest_envequiv.contract import holds
 from pytest_envequiv.errors import BackendError, ContractError, Limitation
 from pytest_envequiv.levels import rollout
 from pytest_envequiv.levels.finding import divergence, first, judged_step
-from pytest_envequiv.pair import Pair, safe
+from pytest_envequiv.pair import Pair
 from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.play import Play, Rows, join_outcomes, play, shown
-from pytest_envequiv.verdict import Check, Divergence, Verdict, plain
+from pytest_envequiv.verdict import Check, Divergence, Verdict, pair_name, plain
 
 VERSION = 1
 TRIES = 300  # inputs Hypothesis may try while shrinking
@@ -62,10 +61,7 @@ class Counterexample:
 
 
 def folder(output: str, ref: str, target: str) -> Path:
-    def short(name: str) -> str:
-        return re.sub(r"_+", "_", safe(name).replace(".", "_"))[:60]
-
-    return Path(output) / "counterexamples" / f"{short(ref)}__{short(target)}"
+    return Path(output) / "counterexamples" / pair_name(ref, target)
 
 
 def _array(value: np.ndarray) -> dict[str, Any]:

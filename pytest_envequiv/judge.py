@@ -155,9 +155,8 @@ class Judge:
                 notes=(*verdict.notes, f"the contract accepted this until {accepted.expires}: {accepted.reason}"),
             )
         note = f"{verdict.word}, accepted by the contract until {accepted.expires}: {accepted.reason}"
-        return replace(
-            verdict, word=EQUAL, notes=(*verdict.notes, note), evidence={**verdict.evidence, "accepted": verdict.word}
-        )
+        told = {"accepted": verdict.word, "accepted_until": accepted.expires.isoformat()}
+        return replace(verdict, word=EQUAL, notes=(*verdict.notes, note), evidence={**verdict.evidence, **told})
 
     def describe(self) -> dict[str, Any]:
         """JSON-safe: {"ref": {name, kind, state, draws, versions}, "target": {...}, "map": {...}, "draws": str}."""

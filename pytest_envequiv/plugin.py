@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from pytest_envequiv.verdict import (
     Settings,
     Verdict,
 )
-from pytest_envequiv.worker import OPEN, Failure, Pair, Replay, Worker
+from pytest_envequiv.worker import OPEN, Failure, Pair, Replay, Worker, contents_now
 
 ROOT = "envequiv"  # the name of the root collector: what node ids begin with
 
@@ -76,6 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--envequiv-propose", metavar="FILE.toml", help="write the field map as a contract to complete; run no checks"
     )
+    group.addoption("--envequiv-certificate", metavar="FILE", help="where a full EQUAL run leaves its certificate")
 
 
 def nearest(word: str, known: tuple[str, ...]) -> str:
@@ -194,13 +196,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"{ROOT}::{chosen[0]}: name its pair too: --envequiv ref=NAME target=NAME")
     if option.envequiv_export and not option.envequiv_replay:
         raise pytest.UsageError("--envequiv-export: needs a counterexample: add --envequiv-replay FILE")
-    if option.envequiv_propose and not settings.ref:
-        raise pytest.UsageError("--envequiv-propose: needs a pair: add --envequiv ref=NAME target=NAME")
+    for name in ("propose", "certificate"):
+        if config.getoption(f"envequiv_{name}") and not settings.ref:
+            raise pytest.UsageError(f"--envequiv-{name}: needs a pair: add --envequiv ref=NAME target=NAME")
     if option.envequiv_propose and option.envequiv_replay:
         raise pytest.UsageError("--envequiv-propose: cannot go with --envequiv-replay: give one of them")
     if option.envequiv_replay and not (home / option.envequiv_replay).is_file():
         raise pytest.UsageError(f"--envequiv-replay: no file {option.envequiv_replay!r} in {home}")
-    for name in ("export", "propose"):
+    for name in ("export", "propose", "certificate"):
         path = config.getoption(f"envequiv_{name}")
         if path and (wrong := check_writable((home / path).parent)):
             raise pytest.UsageError(f"--envequiv-{name}: {wrong}: choose another folder")
@@ -279,7 +282,8 @@ class PairCollector(pytest.Collector):
     def document(self) -> dict[str, Any]:
         pair = self.pair
         decided = self.body is not None
-        return document.pair_document(self.nodeid, pair.settings, pair.checks, pair.notes, pair.describe, decided)
+        about = (pair.settings, pair.checks, pair.notes, pair.describe, decided, pair.contents)
+        return document.pair_document(self.nodeid, *about)
 
 
 class MarkedCollector(PairCollector):
@@ -453,6 +457,13 @@ class Reporting:
             self.findings.add(report.nodeid, **found)
         if report.when == "call" and report.passed:
             self.proposals += [str(value) for key, value in report.user_properties if key == "envequiv.proposal"]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Of the run as a whole: with xdist the workers know their part only."""
+        config = session.config
+        if not hasattr(config, "workerinput"):
+            now = functools.partial(contents_now, config.stash[WORKER])
+            self.findings.certify(now, config.invocation_params.dir, config.option.envequiv_certificate)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_json_modifyreport(self, json_report: dict[str, Any]) -> None:

@@ -4,11 +4,12 @@ pytest's process imports no backend: a target that exits, crashes, hangs, skips 
 and costs the run one check and a fresh process. The child, ``main``, reads one request per frame and answers it with
 progress frames and then one answer:
 
-    {"do": "open", "settings": {...}}                      -> {"open": {"checks", "notes", "describe"}}
+    {"do": "open", "settings": {...}}                      -> {"open": {"checks", "notes", "describe", "contents"}}
     {"do": "run", "settings": {...}, "id": str}            -> {"run": verdict}
     {"do": "replay", "settings": {...} | None, "path": str} -> {"replay": verdict}
     {"do": "export", "path": str, "destination": str}      -> {"export": destination}
     {"do": "propose", "settings": {...}}                   -> {"propose": TOML}
+    {"do": "contents", "settings": {...}}                  -> {"contents": {"ref", "target"} | {"error"}}
 
 A progress frame is {"progress": [what, done, total]}. Its ``what`` is also a breadcrumb, kept in a page both ends
 see: when the child dies, it says which side did it. A request that fails is answered with {"error", "kind", ...}.
@@ -33,6 +34,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from pytest_envequiv import contents
 from pytest_envequiv.errors import BackendError, EnvequivError
 from pytest_envequiv.peer import Peer, PeerError, PeerSilent, read_frame, write_frame
 from pytest_envequiv.verdict import (
@@ -113,7 +115,7 @@ def main(trail: str) -> None:
     from pytest_envequiv import judge as judging
 
     sys.path.insert(0, os.getcwd())
-    judges: dict[str, Any] = {}
+    judges: dict[str, tuple[Any, dict[str, Any]]] = {}  # by settings: what is open, and what it is made of
     tell = Teller(outbound, trail)
     while (request := inbox.get()) is not None:
         tell.forget()
@@ -123,8 +125,8 @@ def main(trail: str) -> None:
         except BaseException as error:
             reply = refusal(error)
         write_frame(outbound, reply)
-    for opened in judges.values():
-        opened.close()
+    for judge, _ in judges.values():
+        judge.close()
 
 
 def listen(inbound: IO[bytes], inbox: queue.SimpleQueue[Any]) -> None:
@@ -137,31 +139,39 @@ def listen(inbound: IO[bytes], inbox: queue.SimpleQueue[Any]) -> None:
     os._exit(0)
 
 
-def answer(request: Mapping[str, Any], judging: Any, judges: dict[str, Any], tell: Progress) -> Any:
-    """What a request asks for, msgpack-safe."""
-    told = request.get("settings")
+def answer(
+    request: Mapping[str, Any], judging: Any, judges: dict[str, tuple[Any, dict[str, Any]]], tell: Progress
+) -> Any:
+    """What a request asks for, msgpack-safe. A pair's files are hashed before they are imported: what is judged is
+    what was there then."""
+    told: Any = request.get("settings")
     settings = None if told is None else Settings.from_json(told)
 
-    def opened() -> Any:
+    def opened() -> tuple[Any, dict[str, Any]]:
         key = json.dumps(told, sort_keys=True)
         if key not in judges:
-            judges[key] = judging.Judge(settings, tell)
+            hashed = contents.of_pair(told["ref"], told["target"])
+            judge = judging.Judge(settings, tell)
+            judges[key] = judge, contents.bound(hashed, told, judge.contract.text, sys.modules)
         return judges[key]
 
     match request["do"]:
         case "open":
-            judge = opened()
+            judge, sealed = opened()
             checks = [check.as_json() for check in judge.checks]
-            return json_safe({"checks": checks, "notes": list(judge.notes), "describe": judge.describe()})
+            answered = {"checks": checks, "notes": list(judge.notes), "describe": judge.describe()}
+            return json_safe({**answered, "contents": sealed})
+        case "contents":
+            return json_safe(contents.of_pair(told["ref"], told["target"]))
         case "run":
-            return json_safe(opened().run(request["id"], tell).as_json())
+            return json_safe(opened()[0].run(request["id"], tell).as_json())
         case "replay":
             return json_safe(judging.replay(request["path"], settings, tell).as_json())
         case "export":
             judging.export(request["path"], request["destination"])
             return request["destination"]
         case "propose":
-            return sound(opened().proposal())
+            return sound(opened()[0].proposal())
     raise ValueError(f"unknown request {request['do']!r}")
 
 
@@ -312,8 +322,8 @@ class Worker:
 class Pair:
     """A pair's checks, asked for through a worker. What goes wrong comes back as a verdict, never as an exception.
 
-    checks, notes and describe are the judge's, once ``open`` was called. A pair that does not open has one check,
-    ``OPEN``, that tells why.
+    checks, notes, describe and contents are the judge's, once ``open`` was called. A pair that does not open has one
+    check, ``OPEN``, that tells why.
     """
 
     def __init__(self, settings: Settings, worker: Worker):
@@ -322,6 +332,7 @@ class Pair:
         self.checks: list[Check] = []
         self.notes: list[str] = []
         self.describe: dict[str, Any] = {}
+        self.contents: dict[str, Any] = {"error": "the pair did not open"}
         self._began = 0.0
         self._unopened: Verdict | None = None
         self._deaths: list[tuple[str, str]] = []  # (side, check id), in a row and by the same side
@@ -338,7 +349,7 @@ class Pair:
             self.checks = [OPEN]
         else:
             self.checks = [Check(**check) for check in opened["checks"]]
-            self.notes, self.describe = opened["notes"], opened["describe"]
+            self.notes, self.describe, self.contents = opened["notes"], opened["describe"], opened["contents"]
 
     def run(self, check: Check, progress: Progress = silent) -> Verdict:
         began = time.monotonic()
@@ -387,6 +398,7 @@ class Replay:
         self.checks = [Check(id=f"replay-{stem}", level="replay", subject="replay", field=stem)]
         self.notes: list[str] = []
         self.describe: dict[str, Any] = {}
+        self.contents: dict[str, Any] = {}
 
     def open(self, progress: Progress = silent) -> None:
         """Nothing to do: the file names its pair, and is read when it is run."""
@@ -403,6 +415,15 @@ class Replay:
             return Verdict.from_json(json.loads(self.worker.ask(again, self.settings.timeout, progress)))
         except Failure as failure:
             return verdict_of_failure(check, failure, self.settings.output)
+
+
+def contents_now(worker: Worker, settings: Settings) -> dict[str, Any]:
+    """What both sides are made of now, {"ref", "target"}, or {"error"}."""
+    try:
+        told: dict[str, Any] = json.loads(worker.ask({"do": "contents", "settings": settings.as_json()}, 60.0))
+    except Failure as failure:
+        return {"error": str(failure)}
+    return told
 
 
 def verdict_of_failure(check: Check, failure: Failure, folder: str) -> Verdict:

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from pytest_envequiv.errors import ContractError, OpenError
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Divergence, Settings, Verdict, silent
@@ -59,6 +60,7 @@ class Judge:
         checks.append(Check("-".join(LAST), *LAST, cost="costly"))
         self.checks = [check for check in checks if check.level in settings.levels]
         self.notes = ["the target merges terminated and truncated into done"]
+        self.contract = SimpleNamespace(text="")
 
     def describe(self):
         side = {"kind": "fake", "state": "fields", "draws": "none", "versions": {"fake": "1.0"}}

@@ -35,9 +35,10 @@ def pair_document(
     notes: Iterable[str],
     describe: Mapping[str, Any],
     decided: bool = False,
+    contents: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What is known of a pair before a check runs. ``node`` is the node id its checks are under; ``decided``: a
-    test's own body says what passes."""
+    test's own body says what passes; ``contents``: what a certificate is bound to."""
     return plain(
         {
             "node": node,
@@ -48,6 +49,7 @@ def pair_document(
             "notes": list(notes),
             "describe": describe,
             "decided": decided,
+            "contents": contents or {},
         }
     )
 

@@ -6,11 +6,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
-from pytest_envequiv.report import document, terminal
-from pytest_envequiv.verdict import Verdict, plain
+from pytest_envequiv.report import certificate, document, terminal
+from pytest_envequiv.verdict import EQUAL, Settings, Verdict, plain
 
 COLOURS = {"EQUAL": "green", "DIFFERENT": "red", "INCONCLUSIVE": "yellow"}
 
@@ -21,10 +23,17 @@ class Findings:
     def __init__(self) -> None:
         self.pairs: dict[str, dict[str, Any]] = {}  # by node id
         self.verdicts: dict[str, dict[str, Verdict]] = {}  # by node id, then by the check's
+        self.doubted: dict[str, set[str]] = {}  # by node id: checks that ever were anything but EQUAL
+        self.certificates: dict[str, str] = {}  # by node id: the line about its certificate
 
     def add(self, node_id: str, pair: dict[str, Any], test: dict[str, Any]) -> None:
+        known = self.pairs.get(pair["node"], pair)
+        if known["contents"] != pair["contents"]:  # another process opened it, or this one did again
+            pair = {**pair, "contents": {"error": "files of the pair changed while it was judged"}}
         self.pairs[pair["node"]] = pair
-        self.verdicts.setdefault(pair["node"], {})[node_id] = Verdict.from_json(test)
+        verdict = self.verdicts.setdefault(pair["node"], {})[node_id] = Verdict.from_json(test)
+        if verdict.word != EQUAL:
+            self.doubted.setdefault(pair["node"], set()).add(verdict.check.id)
 
     def gathered(self) -> Iterator[tuple[dict[str, Any], list[Verdict]]]:
         """Each pair with its verdicts, in the order of the pair's checks."""
@@ -34,6 +43,19 @@ class Findings:
             ranked = [(ranks.get(v.check.id, len(ranks)), v.check.id, v) for v in verdicts]
             yield pair, [v for _, _, v in sorted(ranked, key=itemgetter(0, 1))]
 
+    def certify(self, now: Callable[[Settings], dict[str, Any]], home: Path, named: str | None) -> None:
+        """Write the certificates of a run that is over. ``now``: hashes both sides again; ``home``: the folder that
+        paths are meant from; ``named``: where the certificate of the command line's pair goes, if that was said."""
+        for pair, verdicts in self.gathered():
+            if not pair["contents"]:  # a replay
+                continue
+            node, settings = pair["node"], Settings.from_json(pair["settings"])
+            default = certificate.place(settings.output, settings.ref, settings.target)
+            path = Path(named) if named and node == "envequiv" else default
+            doubted = self.doubted.get(node, set())
+            told = certificate.conclude(pair, verdicts, doubted, partial(now, settings), path, home)
+            self.certificates[node] = told
+
     def document(self) -> dict[str, Any] | None:
         """For the top level of the JSON report."""
         return plain(document.run_document(self.gathered())) if self.pairs else None
@@ -42,6 +64,7 @@ class Findings:
         """For the terminal: a title for each pair, and lines with their colour."""
         for pair, verdicts in self.gathered():
             lines = terminal.summary(pair, verdicts, document.level_summary(verdicts))
+            lines[-1:-1] = [line] if (line := self.certificates.get(pair["node"])) else []
             yield terminal.title(pair), [(line, COLOURS.get(line.partition(" ")[0], "")) for line in lines]
 
 
