@@ -149,15 +149,6 @@ def pair_name(ref: str, target: str) -> str:
     return f"{short(ref)}__{short(target)}"
 
 
-def pair_name(ref: str, target: str) -> str:
-    """What the files about a pair are called."""
-
-    def short(name: str) -> str:
-        return re.sub(r"\W+|_+", "_", re.sub(r"\W", "_", name))[:60]
-
-    return f"{short(ref)}__{short(target)}"
-
-
 def overall(verdicts: list[Verdict]) -> Word:
     """One word for a set: DIFFERENT if any is, else INCONCLUSIVE if any is or there are none, else EQUAL."""
     words = {v.word for v in verdicts}
