@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -436,6 +436,25 @@ class Pair:
             given = self._fed(self.step_match, tape, lambda: self.target.step(state, action, seeds))
             return self.target.step(state, action, seeds, given)
         return self.target.step(state, action, seeds)
+
+    def target_covered(self, rows: Rows, tape: Tape | None) -> tuple[np.ndarray, np.ndarray]:
+        """(hits, distances) of one step of a target whose branches are known; ``tape``: the reference's draws."""
+        state, action = self.inject(rows), self.target_action(rows.action)
+        given = None
+        if self.step_mode == "tape" and self.step_match and tape is not None:
+            given = self._fed(self.step_match, tape, lambda: self.target.step(state, action, rows.seeds))
+        backend: Any = self.target.backend
+        _, hits, distances = self.target.call("step", lambda: backend.step_covered(state, action, rows.seeds, given))
+        return hits, distances
+
+    @contextmanager
+    def instead(self, other: Side) -> Iterator[None]:
+        """Inside the block another side stands for the target: the same one, elsewhere."""
+        target, self.target = self.target, other
+        try:
+            yield
+        finally:
+            self.target = target
 
     # -- conventions ---------------------------------------------------------------------------------------------
 

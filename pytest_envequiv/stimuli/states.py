@@ -66,6 +66,15 @@ def from_play(pair: Pair, played: Play, count: int, seed: int) -> Rows:
 def stepped_into(pair: Pair, made_up: Rows, seed: int) -> Rows:
     """The live states the reference steps into from made-up ones, with new actions."""
     rng = np.random.default_rng([seed, 12])
+    rows, _ = entered(pair, made_up)
+    return rows.doing(legal(fresh_actions(pair, len(rows), rng), rows, pair, rng))
+
+
+def entered(pair: Pair, made_up: Rows) -> tuple[Rows, np.ndarray]:
+    """The live states the reference steps into from made-up ones, and int[B], which made-up row led to each.
+
+    Their actions are those that led there.
+    """
     outcome = pair.ref.step(made_up.state, made_up.action, made_up.seeds)
     finite = np.ones(len(made_up), bool)
     for name, value in outcome.state.fields.items():
@@ -83,15 +92,19 @@ def stepped_into(pair: Pair, made_up: Rows, seed: int) -> Rows:
         np.full(len(on), -1),
         np.full(len(on), -1),
     )
-    rows = live(pair, rows)
-    return rows.doing(legal(fresh_actions(pair, len(rows), rng), rows, pair, rng))
+    lively = _lively(pair, rows)
+    return rows.take(lively), on[lively]
 
 
 def live(pair: Pair, rows: Rows) -> Rows:
     """Rows the contract's rule, if there is one, lets live."""
+    return rows.take(_lively(pair, rows))
+
+
+def _lively(pair: Pair, rows: Rows) -> np.ndarray:
     if pair.contract.live is None or not len(rows):
-        return rows
-    return rows.take(np.flatnonzero(holds(pair.contract.live, {**rows.state.fields, **rows.seen}, "[live] rule")))
+        return np.arange(len(rows))
+    return np.flatnonzero(holds(pair.contract.live, {**rows.state.fields, **rows.seen}, "[live] rule"))
 
 
 Ends = dict[tuple[str, int], tuple[float, float]]
