@@ -21,7 +21,9 @@ from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.influence import flow_of
 from pytest_envequiv.stimuli.meetings import Meetings, meetings, moved_together
 from pytest_envequiv.stimuli.play import Play, Rows, collect, seeds_for, shown
+from pytest_envequiv.stimuli.search import searched
 from pytest_envequiv.verdict import ALPHA, DIFFERENT, Progress, silent
+from pytest_envequiv.whitebox.coverage import Covered
 from pytest_envequiv.whitebox.dataflow import Flow
 
 
@@ -35,6 +37,7 @@ class Sizes:
     boundary: int
     pairs: int
     limit: int
+    search: int  # candidates of the search by coverage
     resets: int
     margin: float  # largest difference of probabilities that still counts as equal, where statistics decide
     cells: int  # states from which conditional distributions are compared
@@ -42,9 +45,9 @@ class Sizes:
 
 
 PROFILES = {
-    "quick": Sizes(64, 30_000, 2_048, 4_096, 1_024, 256, 2_000, 0.3, 12, 4_000),
-    "standard": Sizes(256, 150_000, 8_192, 32_768, 8_192, 1_024, 8_000, 0.15, 32, 16_000),
-    "thorough": Sizes(1_024, 1_000_000, 65_536, 262_144, 65_536, 4_096, 32_000, 0.08, 96, 64_000),
+    "quick": Sizes(64, 30_000, 2_048, 4_096, 1_024, 256, 16_384, 2_000, 0.3, 12, 4_000),
+    "standard": Sizes(256, 150_000, 8_192, 32_768, 8_192, 1_024, 131_072, 8_000, 0.15, 32, 16_000),
+    "thorough": Sizes(1_024, 1_000_000, 65_536, 262_144, 65_536, 4_096, 1_048_576, 32_000, 0.08, 96, 64_000),
 }
 DOUBT = 1e-4  # of which this much is for finding out whether draws that were matched are used alike
 LANES = 64  # episodes played side by side
@@ -212,9 +215,40 @@ class Bench:
             found = moved_together(pair, self.played, self.meetings, sizes.pairs, seed, self.ends)
         elif source == "boundary":
             found = states.near_boundaries(pair, self.played, sizes.boundary, seed, self.ends)
+        elif source == "coverage":
+            return searched(pair, self._look, self.played, sizes.search, seed, self.ends, self.progress)
         else:
             found = states.before_limit(pair, self.played, sizes.limit, seed)
         return found if len(found) else None
+
+    @cached_property
+    def covered(self) -> Covered | None:
+        """The branches of the target's step; None where it cannot be traced, or has none."""
+        backend: Any = self.pair.target.backend
+        if self.pair.blocked is not None or not hasattr(backend, "step_covered"):
+            return None
+        try:
+            found: Covered = backend.covered
+        except Exception:  # what cannot be traced has no branches that could be seen; the other checks say the rest
+            return None
+        return found if found.branches else None
+
+    def _look(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """(hits, distances) of the target from these rows, with the reference's draws where they are shared."""
+        tape = None
+        if self.pair.step_mode == "tape":
+            tape = self.pair.ref.step(rows.state, rows.action, rows.seeds).draws
+        return self.pair.target_covered(rows, tape)
+
+    def went(self, source: str) -> np.ndarray | None:
+        """int[sides]: how many rows of a source went which way in the target; None if there are no such rows."""
+        step = self.step(source)
+        if step is None:
+            return None
+        hits: np.ndarray = self.once(
+            ("went", source), lambda: self.pair.target_covered(step.rows, step.ours.draws)[0].sum(0)
+        )
+        return hits
 
     @cached_property
     def ends(self) -> states.Ends:

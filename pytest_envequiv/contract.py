@@ -25,7 +25,7 @@ KNOWN: dict[str, set[str] | None] = {
     "fields": None,  # free keys: the target's state fields
     "tolerance": None,  # free keys: field names, each a table of TOLERANCE
     "live": {"rule"},
-    "coverage": {"terminations", "truncations"},
+    "coverage": {"terminations", "truncations", "branches", "ignore"},
     "accept": {"check", "reason", "expires"},
     "invariant": {"name", "rule"},
 }
@@ -74,7 +74,7 @@ class Contract:
     fields: Mapping[str, Any] = field(default_factory=dict)
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     live: str | None = None
-    coverage: Mapping[str, int] = field(default_factory=dict)
+    coverage: Mapping[str, Any] = field(default_factory=dict)
     accepted: tuple[Accepted, ...] = ()
     invariants: tuple[Invariant, ...] = ()
 
@@ -116,7 +116,7 @@ def parse(text: str, path: str = "<text>") -> Contract:
         fields=data.get("fields", {}),
         tolerances={name: _tolerance(name, table, path) for name, table in data.get("tolerance", {}).items()},
         live=data.get("live", {}).get("rule"),
-        coverage=data.get("coverage", {}),
+        coverage=_coverage(data.get("coverage", {}), path),
         accepted=tuple(_accepted(entry, path) for entry in data.get("accept", [])),
         invariants=tuple(_invariant(entry, path) for entry in data.get("invariant", [])),
     )
@@ -149,6 +149,20 @@ def _tolerance(name: str, table: Any, path: str) -> Tolerance:
     if (tolerance.ratio > RATIO or tolerance.atol or tolerance.rtol) and not tolerance.reason:
         raise ContractError(f"contract {path}: [tolerance.{name}] is wider than the default and gives no reason")
     return tolerance
+
+
+def _coverage(table: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Counts from 0 up, a share, and patterns of places."""
+    for key in ("terminations", "truncations"):
+        if type(table.get(key, 0)) is not int or table.get(key, 0) < 0:
+            raise ContractError(f"contract {path}: [coverage] {key} = {table[key]!r}: give a whole number from 0 up")
+    share = table.get("branches", 0)
+    if type(share) not in (int, float) or not 0 <= share <= 1:
+        raise ContractError(f"contract {path}: [coverage] branches = {share!r}: give a share from 0 to 1, like 0.95")
+    ignore = table.get("ignore", [])
+    if not isinstance(ignore, list) or not all(isinstance(pattern, str) for pattern in ignore):
+        raise ContractError(f'contract {path}: [coverage] ignore: give a list of places, like ["cartpole.py:88"]')
+    return table
 
 
 def _accepted(entry: Mapping[str, Any], path: str) -> Accepted:

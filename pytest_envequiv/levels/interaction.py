@@ -1,7 +1,9 @@
 """L2: one step from the same state, field by field.
 
 Sources of states: "play" (met in play, with new actions), "boundary" (fields at and near where something may
-change), "pairs" (two inputs that meet in one output, moved together), "limit" (the last steps before the time limit).
+change), "pairs" (two inputs that meet in one output, moved together), "limit" (the last steps before the time limit),
+"coverage" (found by a search that follows the target's branches). How much of the target's branches all of them have
+exercised is a check of its own.
 Where draws cannot be shared, many next states from one state and action are compared as distributions instead.
 """
 
@@ -16,6 +18,7 @@ from pytest_envequiv.backends.protocol import MASK, Outcome, State
 from pytest_envequiv.bench import LANES, Bench, TargetView
 from pytest_envequiv.comparison import statistics
 from pytest_envequiv.comparison.roots import output_name
+from pytest_envequiv.levels.covering import branches_covered
 from pytest_envequiv.levels.finding import judged_step, said
 from pytest_envequiv.pair import Field, Pair, Side
 from pytest_envequiv.stimuli import states
@@ -24,7 +27,7 @@ from pytest_envequiv.stimuli.play import Rows, join_outcomes, seeds_for
 from pytest_envequiv.stimuli.policies import uniform
 from pytest_envequiv.verdict import DIFFERENT, INCONCLUSIVE, Check, Progress, Verdict
 
-SOURCES = ("play", "boundary", "pairs", "limit")
+SOURCES = ("play", "boundary", "pairs", "limit", "coverage")
 WIDEST = 16  # elements of one field looked at by themselves; of a wider one, also PROJECTIONS of all its elements
 PROJECTIONS = 3
 LONGEST_HISTORY = 12  # steps of an action sequence, where states cannot be injected
@@ -34,7 +37,8 @@ def checks(bench: Bench) -> list[Check]:
     pair = bench.pair
     if pair.step_mode == "distribution":
         return [Check(f"L2-distribution-{f.name}", "L2", "distribution", f.name, "costly") for f in pair.fields]
-    return [Check(f"L2-{s}-{f.name}", "L2", s, f.name) for s in _sources(bench) for f in pair.fields]
+    found = [Check(f"L2-{s}-{f.name}", "L2", s, f.name) for s in _sources(bench) for f in pair.fields]
+    return [*found, Check("L2-branches-covered", "L2", "branches", "covered")] if bench.covered else found
 
 
 def _sources(bench: Bench) -> list[str]:
@@ -45,12 +49,15 @@ def _sources(bench: Bench) -> list[str]:
     found = ["play"]
     if not pair.sample.alive().any():  # episodes of one step: no state can be stepped into
         return found
-    if any(states.continuous(pair.sample, name) for name in pair.ref.spec.fields):
+    movable = any(states.continuous(pair.sample, name) for name in pair.ref.spec.fields)
+    if movable:
         found.append("boundary")
     if bench.meetings.pairs:
         found.append("pairs")
     if pair.time_limit is not None and states.clocks(pair, pair.sample):
         found.append("limit")
+    if movable and bench.covered:
+        found.append("coverage")
     return found
 
 
@@ -63,6 +70,8 @@ def comparisons(bench: Bench) -> int:
 def run(bench: Bench, check: Check, progress: Progress) -> Verdict:
     if check.subject == "distribution":
         return _distribution(bench, check, progress)
+    if check.subject == "branches":
+        return branches_covered(bench, check, _sources(bench))
     step = bench.step(check.subject)
     if step is None:
         return said(check, INCONCLUSIVE, _why_none(bench, check.subject))

@@ -12,6 +12,9 @@ from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, LEVELS, Dive
 # A value longer than this is cut: the counterexample file has all of it.
 LONGEST = 160
 
+# Sides of branches that are named where some were missed.
+MISSED = 2
+
 # How many ids to name where many share something.
 NAMED = 6
 
@@ -133,6 +136,7 @@ def summary(pair: Mapping[str, Any], verdicts: list[Verdict], levels: Mapping[st
         *table(levels),
         *(f"note: {note}" for note in dict.fromkeys(pair["notes"])),
         *accepted(verdicts),
+        *branches(verdicts),
         *uncertain(verdicts),
         *differences(verdicts),
         *undecided(verdicts),
@@ -172,6 +176,18 @@ def table(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def accepted(verdicts: Sequence[Verdict]) -> list[str]:
     """What the contract lets pass: it is not EQUAL, and a reader must see that."""
     return [f"accepted: {v.check.id}: {v.notes[-1]}" for v in verdicts if v.evidence.get("accepted")]
+
+
+def branches(verdicts: Sequence[Verdict]) -> list[str]:
+    """How much of the target's branches was exercised, and the first of those that were not."""
+    lines = []
+    for v in verdicts:
+        if v.evidence.get("branch_sides"):
+            missed = [f"never {m['side']}: {m['file']}:{m['line']} `{m['code']}`" for m in v.evidence["missed"]]
+            rest = [f"{len(missed) - MISSED} more in {v.check.id}"] if len(missed) > MISSED else []
+            told = f"branches: {v.evidence['branch_covered']} of {v.evidence['branch_sides']} sides exercised"
+            lines.append("; ".join([told, *missed[:MISSED], *rest]))
+    return lines
 
 
 def uncertain(verdicts: Sequence[Verdict]) -> list[str]:

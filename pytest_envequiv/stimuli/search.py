@@ -96,9 +96,9 @@ class Archive:
         ):
             best = gaps.argmin(0)
             gap = gaps[best, np.arange(gaps.shape[1])]
-            for number in np.flatnonzero(gap < NEARER * self.nearest[way]):
+            for number in np.flatnonzero(gap < NEARER * self.nearest[way]).tolist():
                 self.nearest[way, number] = gap[number]
-                records.append((way, int(number), int(best[number])))
+                records.append((way, number, int(best[number])))
         kept = np.unique([*chosen, *(place for _, _, place in records)]).astype(int)
         if not len(kept):
             return
