@@ -11,12 +11,12 @@ from pytest_envequiv.backends.protocol import DONE, TERMINATED, TRUNCATED, Array
 from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import Found, counted
 from pytest_envequiv.comparison.roots import output_name
-from pytest_envequiv.levels.resets import begun_found
+from pytest_envequiv.levels.beginnings import shared
 from pytest_envequiv.verdict import Check, Verdict
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame import Suspect, blame
 from pytest_envequiv.whitebox.dataflow import slices
-from pytest_envequiv.whitebox.jaxprs import Traced
+from pytest_envequiv.whitebox.jaxprs import Site, Traced
 from pytest_envequiv.whitebox.program import flat
 from pytest_envequiv.whitebox.trial import Case
 
@@ -55,12 +55,12 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     backend: Any = bench.pair.target.backend
     where = sources.setting_sites(backend.functional.params)
     if step is not None:
-        return blame(_step_case(bench, step, check.field, followers), where)
+        return blame(_step_case(bench, step, check.field, followers), where, _names(backend, "step"))
     if check.subject == "reset" and check.field != "joint":
-        step = begun_found(bench)
+        step = shared(bench)
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
-            return blame(_reset_case(bench, step, check.field, others), where)
+            return blame(_reset_case(bench, step, check.field, others), where, _names(backend, "reset"))
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
         return _written(backend, "reset")
     if check.subject in ("spec", "contains"):
@@ -68,6 +68,15 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     if check.subject == "auto_reset":
         return _written(backend, "auto", but="step")
     return _behind(backend, check.field, bench)
+
+
+def _names(backend: Any, what: str) -> dict[str, list[Site]]:
+    """State output -> lines at which a value is called so, in the functions that take part."""
+    traced = backend.traced(what)
+    taking_part = sources.sites_of(traced.closed)
+    files, functions = sorted({s.file for s in taking_part}), {s.function.rpartition(".")[2] for s in taking_part}
+    named = [n for n in traced.outputs if n.startswith("state.")]
+    return {n: sources.named_places(files, functions, n.rpartition(".")[2]) for n in named}
 
 
 # -- cases -----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import Found, terminated
 from pytest_envequiv.comparison.roots import roots
+from pytest_envequiv.levels.beginnings import shared
 from pytest_envequiv.pair import Field
 from pytest_envequiv.stimuli.play import Rows
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Divergence, Verdict, Word, plain
@@ -66,6 +67,11 @@ def _different(
     place = first(found, step.rows)
     shown = divergence(bench, found, step, place)
     root = causes[name]
+    begun = shared(bench) if step.rows.paired is not None else None
+    first_apart = next((n for n, f in begun.found.items() if f.rows.any()), None) if begun is not None else None
+    if first_apart is not None:  # histories that begin apart go on apart
+        text = f"follows from {first_apart} of the reset"
+        return said(check, DIFFERENT, text, notes, evidence, shown, f"L1-reset-{first_apart}")
     if root != name:
         follows = f"{check.level}-{check.subject}-{root}"
         return said(check, DIFFERENT, f"follows from {root}", notes, evidence, shown, follows)

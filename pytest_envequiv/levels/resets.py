@@ -2,87 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from pytest_envequiv.backends.protocol import Outcome
-from pytest_envequiv.bench import Bench, Step
+from pytest_envequiv.bench import Bench
 from pytest_envequiv.comparison import statistics
-from pytest_envequiv.comparison.fields import Found, first_look
-from pytest_envequiv.contract import RATIO
+from pytest_envequiv.levels.beginnings import reset_fields, shared
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Field
 from pytest_envequiv.stimuli.play import reset_many, seeds_for
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, Check, Divergence, Verdict, plain
 
 
-def reset_fields(bench: Bench) -> list[Field]:
-    return [
-        f
-        for f in bench.pair.fields
-        if f.role == "state"
-        or (f.name.startswith("observation") and not bench.pair.unseen)
-        or f.name in ("mask", "agent")
-    ]
-
-
 def _reset_values(bench: Bench, field: Field, ours: Outcome, theirs: Outcome) -> tuple[np.ndarray, np.ndarray]:
     return bench.pair.values(field, ours, theirs, np.full(len(ours.state), -1))
-
-
-def _shared_errors(bench: Bench, field: Field) -> tuple[np.ndarray, ...]:
-    """(error, tolerance, expected, actual), each (B, elements), of beginnings whose draws were shared.
-
-    As for a step, a float error is measured by how far the reference's own beginnings move, here when its draws do.
-    """
-    pair, begun = bench.pair, bench.begun
-    error, bound, x, y = first_look(pair, field, begun.rows, begun.ours, begun.theirs)
-    if field.role == "state" and x.dtype.kind == "f":
-        error = np.where(np.isnan(x), 0.0, error)  # None in the reference until the first step
-    if not (error > bound).any() or not begun.ours.draws or pair.reset_mode != "tape":
-        return error, bound, x, y
-    spread = bench.once("resets pushed", lambda: _pushed_resets(bench))[field.name]
-    if field.exact:
-        return np.where(spread > 0, 0.0, error), bound, x, y
-    return error, bound + pair.contract.tolerance(field.name).ratio * spread, x, y
-
-
-def begun_found(bench: Bench) -> Step | None:
-    """Beginnings with shared draws, compared field by field as a step is; None where draws cannot be shared."""
-    if bench.pair.reset_mode == "none":
-        return None
-    found = {}
-    nothing = np.zeros(len(bench.begun.rows), bool)
-    for field in reset_fields(bench):
-        error, bound, x, y = _shared_errors(bench, field)
-        found[field.name] = Found(field, x, y, error, bound, error > bound, nothing, nothing)
-    return replace(bench.begun, found=found)
-
-
-def _pushed_resets(bench: Bench) -> dict[str, np.ndarray]:
-    """How far each field of the reference's beginnings moves when its real-valued draws are pushed, in ulp."""
-    pair, begun = bench.pair, bench.begun
-    fields = reset_fields(bench)
-    eps = max((f.eps for f in fields if not f.exact), default=float(np.finfo(np.float32).eps))
-    spread = {f.name: np.zeros(pair.reference_values(f, begun.ours, begun.rows.clock).shape) for f in fields}
-    rng = np.random.default_rng(53)
-    signs = [rng.choice([-1.0, 1.0], len(begun.ours.draws or ())) for _ in range(2)]
-    for ulps in (1.0, RATIO):
-        for sign in (signs[0], -signs[0], signs[1], -signs[1]):
-            tape = tuple(
-                replace(d, value=(d.value * (1 + s * ulps * eps)).astype(d.value.dtype))
-                if d.value.dtype.kind == "f"
-                else d
-                for d, s in zip(begun.ours.draws or (), sign, strict=True)
-            )
-            moved = pair.ref.reset(begun.rows.seeds, tape)
-            for field in fields:
-                a, b = (pair.reference_values(field, o, begun.rows.clock).astype(float) for o in (begun.ours, moved))
-                apart = np.nan_to_num(np.abs(a - b), posinf=np.inf) / (1.0 if field.exact else ulps)
-                spread[field.name] = np.maximum(spread[field.name], apart)
-    return spread
 
 
 def _own_resets(bench: Bench, sample: int) -> tuple[Outcome, Outcome]:
@@ -105,13 +40,12 @@ def _reset_units(bench: Bench) -> int:
 def reset(bench: Bench, check: Check) -> Verdict:
     if check.field == "joint":
         return _joint(bench, check)
-    pair = bench.pair
     field = next(f for f in reset_fields(bench) if f.name == check.field)
     notes: tuple[str, ...] = ()
-    shared = pair.reset_mode != "none"
-    if shared:
-        error, bound, x, y = _shared_errors(bench, field)
-        wrong = error > bound
+    begun = shared(bench)
+    if begun is not None:
+        here = begun.found[field.name]
+        error, bound, x, y, wrong = here.error, here.tolerance, here.expected, here.actual, here.wrong
         if wrong.any():
             row = int(np.flatnonzero(wrong.any(1))[0])
             element = int(np.argmax(np.where(wrong[row], np.nan_to_num(error[row], posinf=np.inf), -1)))
@@ -135,11 +69,11 @@ def reset(bench: Bench, check: Check) -> Verdict:
     result = statistics.twice(compared)
     units = _reset_units(bench)
     evidence = {
-        "episodes": 2 * units + (len(bench.begun.rows) if shared else 0),
+        "episodes": 2 * units + (0 if begun is None else len(begun.rows)),
         "statistics": result.as_json(),
         "detectable_effect": f"{result.detectable:.2g} in a probability over {result.units:,} resets",
     }
-    text = f"with shared draws the same; {result.text}" if shared and result.word == EQUAL else result.text
+    text = f"with shared draws the same; {result.text}" if begun is not None and result.word == EQUAL else result.text
     return said(check, result.word, text, notes, evidence)
 
 

@@ -6,6 +6,7 @@ mutant is imported in place instead of being written to disk.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -65,8 +66,11 @@ def judged(mutant: Mutant, settings: Settings, ref: Backend, options: dict[str, 
     result = Result(mutant.id, "survived")
     started = time.perf_counter()
     try:
-        with loaded(settings.target, options, mutant.file, mutant.source) as target:
-            judge = Judge(settings, ref=ref, target=target)
+        with (
+            tempfile.TemporaryDirectory() as output,  # one mutant must not be tried on another's counterexamples
+            loaded(settings.target, options, mutant.file, mutant.source) as target,
+        ):
+            judge = Judge(replace(settings, output=output), ref=ref, target=target)
             for level in (level for level in ORDER if level in settings.levels):
                 found = _first_difference(judge, level)
                 result.levels[level] = found is not None
@@ -92,6 +96,9 @@ def _first_difference(judge: Judge, level: str) -> Verdict | None:
         if verdict.word == DIFFERENT and not verdict.follows:
             return verdict
         follower = verdict if verdict.word == DIFFERENT else follower
+    if follower is not None and any(c.id == follower.follows for c in judge.checks):
+        cause = judge.run(str(follower.follows))
+        return cause if cause.word == DIFFERENT else follower
     return follower
 
 

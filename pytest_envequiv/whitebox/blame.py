@@ -33,6 +33,9 @@ SUFFICIENT = 0.5  # score of a value that could have been right in every row, by
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple
 ENOUGH = 0.9  # score with which no costlier kind of change is tried any more
 
+NOISE = 0.02  # share of the largest correction by which a solved value may be off
+SOME, TRIED = 48, 8  # values in scope that are combined in pairs; guesses of one form that are tried
+
 Groups = Sequence[Sequence[int]]  # numbers of operations that stand and fall together
 
 
@@ -45,8 +48,9 @@ class Suspect:
     why: str
 
 
-def blame(case: Case, where: Mapping[str, Site]) -> list[Suspect]:
-    """Suspected lines, the best first, each once. ``where``: constant -> the line that sets it."""
+def blame(case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Site]]) -> list[Suspect]:
+    """Suspected lines, the best first, each once. ``where``: constant -> the line that sets it; ``names``: output ->
+    lines at which a value is given its name."""
     trial = Trial(case)
     if not trial.diverging.any():
         return []
@@ -55,6 +59,7 @@ def blame(case: Case, where: Mapping[str, Site]) -> list[Suspect]:
     for found in (
         _sliced(trial, groups),
         _settings(trial, where),
+        _misnamed(trial, names),
         _changed(trial, groups, edits.slips),
         _changed(trial, groups, edits.literals),
         _angelic(trial, groups),
@@ -112,6 +117,24 @@ def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
                 yield Suspect(score * weight, where[name], why)
 
 
+def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
+    """Outputs that should have been another value, as it stands: what was given their name is at fault."""
+    known = scope(trial, len(trial.program.ops))
+    known += [("0", np.zeros(1)), ("1", np.ones(1))]
+    for output in trial.case.wrong:
+        expected = trial.case.expected[output]
+        rows = trial.case.counts[output]
+        if output not in names or expected.shape[1] != 1 or not rows.any():
+            continue
+        for name, value in known:
+            guess = np.broadcast_to(np.asarray(value).ravel(), (trial.rows,))
+            with np.errstate(all="ignore"):
+                error = np.abs(guess.astype(float) - expected[:, 0].astype(float))
+            if (error <= trial.case.tolerance[output][:, 0])[rows].all():
+                yield from (Suspect(0.94, place, f"{name} is right") for place in names[output])
+                break
+
+
 def _site(trial: Trial, group: Sequence[int]) -> Site:
     found = trial.program.ops[group[0]].site
     assert found is not None  # only operations with a site are grouped
@@ -151,39 +174,52 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
         elif value.dtype.kind == "f":
             right = solve_values(trial, place, value)
             if right is not None:
-                known = _relation(trial, group[0], value, right)
+                known = _relation(trial, group[0], place, value, right)
                 why = known or "another value here is right in every row"
                 yield Suspect(KNOWN if known else SUFFICIENT, _site(trial, group), why)
 
 
-def _relation(trial: Trial, number: int, value: np.ndarray, right: np.ndarray) -> str:
+def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: np.ndarray) -> str:
     """In words, how the right values come from what is known at that point; "" if no simple way is found."""
     here = trial.diverging
-    v, w = np.broadcast_to(value.astype(float).ravel(), (trial.rows,))[here], right[here]
-    if not len(v):
-        return ""
-    size = 1e-4 * max(float(np.abs(w).max()), 1e-12)
+    v, w = np.broadcast_to(value.astype(float).ravel(), (trial.rows,)), right
+    apart = max(float(np.abs(w - v)[here].max(initial=0.0)), 1e-30)
+    shape = value.shape if value.size == trial.rows else (trial.rows,)
 
-    def near(guess: np.ndarray) -> bool:
-        return bool(np.isfinite(guess).all() and np.abs(guess - w).max() <= size + 2e-3 * np.abs(w - v).max())
+    def holds(guess: np.ndarray) -> bool:
+        return bool(trial.explains(trial.rerun({place: guess.reshape(shape).astype(value.dtype)})))
+
+    def near(guesses: np.ndarray) -> np.ndarray:
+        """bool[...]: guesses (..., B) that are close to what was solved for; the solution has some noise itself."""
+        return np.asarray((np.abs(guesses - w)[..., here] <= NOISE * apart).all(-1))
 
     with np.errstate(all="ignore"):
-        if near(np.zeros_like(w)):
-            return "0 is right"
-        if near(-v):
-            return "it has the other sign"
-        for what, ratio in (("times", w / v), ("plus", w - v)):
-            usual = float(np.median(ratio[np.isfinite(ratio)])) if np.isfinite(ratio).any() else np.nan
-            if near(v * usual if what == "times" else v + usual):
-                return f"it is right {what} {usual:.6g}"
-        for name, other in scope(trial, number):
-            z = np.broadcast_to(np.asarray(other, float).reshape(-1), (trial.rows,))[here]
-            for text, guess in (
-                ("is right", z), ("plus it is right", v + z), ("minus it is right", v - z),
-                ("minus this is right", z - v), ("times it is right", v * z), ("over it is right", v / z),
-            ):  # fmt: skip
-                if near(guess):
-                    return f"{name} {text}" if text == "is right" else f"this and {name}: {text}"
-            if near(-z):
-                return f"minus {name} is right"
+        usual = [float(np.nanmedian(ratio[here])) for ratio in (w / v, w - v)]
+        plain = {"0 is right": 0 * v, "it has the other sign": -v}
+        plain |= {f"it is right times {usual[0]:.6g}": v * usual[0], f"it is right plus {usual[1]:.6g}": v + usual[1]}
+        for text, guess in plain.items():
+            if near(guess) and holds(guess):
+                return text
+        known = scope(trial, number)
+        names = [name for name, _ in known]
+        z = np.array([np.broadcast_to(np.asarray(o, float).ravel(), (trial.rows,)) for _, o in known])
+        for text, guesses in (
+            ("{0} is right", z), ("minus {0} is right", -z), ("it is right plus {0}", v + z),
+            ("it is right minus {0}", v - z), ("{0} minus it is right", z - v), ("it is right times {0}", v * z),
+            ("it is right over {0}", v / z), ("it is right times {0} squared", v * z * z),
+            ("{0} squared is right", z * z), ("{0} over it is right", z / v),
+        ):  # fmt: skip
+            for at in np.flatnonzero(near(guesses))[:TRIED]:
+                if holds(guesses[at]):
+                    return text.format(names[at])
+        a, b = z[-SOME:, None], z[None, -SOME:]
+        for text, pairs in (
+            ("{0} times {1} is right", a * b), ("{0} plus {1} is right", a + b), ("{0} minus {1} is right", a - b),
+            ("{0} over {1} is right", a / b), ("it is right plus {0} times {1}", v + a * b),
+            ("it is right minus {0} times {1}", v - a * b), ("it is right times {0} times {1}", v * a * b),
+            ("it is right times {0} over {1}", v * a / b), ("it is right plus {0} minus {1}", v + a - b),
+        ):  # fmt: skip
+            for i, k in np.argwhere(near(pairs))[:TRIED]:
+                if holds(pairs[i, k]):
+                    return text.format(names[-SOME:][i], names[-SOME:][k])
     return ""

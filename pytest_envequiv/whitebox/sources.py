@@ -7,7 +7,7 @@ import inspect
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from types import FrameType
 from typing import Any
 
@@ -52,6 +52,34 @@ def setting_sites(params: Any) -> dict[str, Site]:
                 line, end = first + node.lineno - 1, first + (node.end_lineno or node.lineno) - 1
                 found[name] = Site(file, line, end, node.col_offset, node.end_col_offset or 0, kind.__name__)
     return found
+
+
+def named_places(files: Iterable[str], functions: Container[str], name: str) -> list[Site]:
+    """Where a value gets a name: keywords ``name=...`` of calls, keys of dicts and assignments in some functions."""
+    found = []
+    for file in files:
+        try:
+            tree = ast.parse("".join(linecache.getlines(file)))
+        except SyntaxError:
+            continue
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef) or function.name not in functions:
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.keyword) and node.arg == name:
+                    found.append(_place(file, node.value, function.name, node.lineno))
+                elif isinstance(node, ast.Dict):
+                    keys = zip(node.keys, node.values, strict=True)
+                    found += [
+                        _place(file, value, function.name, key.lineno)
+                        for key, value in keys
+                        if isinstance(key, ast.Constant) and key.value == name
+                    ]
+    return found
+
+
+def _place(file: str, node: ast.expr, function: str, line: int) -> Site:
+    return Site(file, line, node.end_lineno or line, node.col_offset, node.end_col_offset or 0, function)
 
 
 def executed(call: Callable[[], Any], files: Iterable[str]) -> list[Site]:
