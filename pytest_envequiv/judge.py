@@ -17,6 +17,7 @@ from typing import Any
 
 from pytest_envequiv import contract as contracts
 from pytest_envequiv import counterexample
+from pytest_envequiv import cover as coverage
 from pytest_envequiv.bench import Bench, Step, settle_draws
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.counterexample import Counterexample
@@ -195,8 +196,12 @@ def _known_tolerances(contract: Contract, pair: Pair) -> None:
 
 def _contract(settings: Settings) -> Contract:
     """The contract that was named, or the envequiv.toml that lies beside a target's package, or none."""
+    return _fitting(_found(settings), settings)
+
+
+def _found(settings: Settings) -> Contract:
     if settings.contract:
-        return _fitting(contracts.read(settings.contract), settings)
+        return contracts.read(settings.contract)
     module = settings.target.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module) if module.replace(".", "").isidentifier() else None
@@ -205,7 +210,7 @@ def _contract(settings: Settings) -> Contract:
     if spec and spec.origin:
         beside = Path(spec.origin).parent / "envequiv.toml"
         if beside.is_file():
-            return _fitting(contracts.read(beside), settings)
+            return contracts.read(beside)
     return Contract()
 
 
@@ -247,6 +252,11 @@ def _judge_for(settings: Settings, example: Counterexample, progress: Progress) 
     judge.bench = Bench(judge.pair)
     judge.checks, judge.notes, judge.saved = [example.check], [], {}
     return judge
+
+
+def cover(settings: Settings, progress: Progress = silent) -> dict[str, Any]:
+    """Branch coverage of ``settings.target`` by itself, JSON-safe; see cover.py."""
+    return coverage.cover(settings, _found(settings), progress)
 
 
 def export(path: str, destination: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pytest_envequiv import plugin_coverage
 from pytest_envequiv.report import document, terminal
 from pytest_envequiv.report.session import Findings, Ticker
 from pytest_envequiv.verdict import (
@@ -78,6 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--envequiv-propose", metavar="FILE.toml", help="write the field map as a contract to complete; run no checks"
     )
     group.addoption("--envequiv-certificate", metavar="FILE", help="where a full EQUAL run leaves its certificate")
+    plugin_coverage.add_option(group)
 
 
 def nearest(word: str, known: tuple[str, ...]) -> str:
@@ -211,7 +213,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--envequiv-output: {wrong}: choose another folder")
 
     # Asked for on the command line, and no paths were: collect nothing else.
-    asked = option.envequiv or option.envequiv_replay or option.envequiv_propose
+    asked = option.envequiv or option.envequiv_replay or option.envequiv_propose or option.envequiv_coverage
     if asked and config.args_source != pytest.Config.ArgsSource.ARGS:
         config.args = []
     config.stash[SETTINGS] = settings
@@ -220,6 +222,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[PROGRESS] = sys.stdout.isatty() and sys.stderr.isatty() and not hasattr(config, "workerinput")
     config.add_cleanup(worker.close)
     config.pluginmanager.register(Reporting(), "envequiv-reporting")
+    plugin_coverage.configure(config, settings, worker, ticker)
 
 
 # --- collection ------------------------------------------------------------------------------------------------------
@@ -243,7 +246,7 @@ def root_collectors(session: pytest.Session) -> Iterator[pytest.Collector]:
         yield PairCollector.from_parent(pair=replay, **place)
     elif option.envequiv_propose:
         yield ProposalCollector.from_parent(pair=Pair(settings, worker), **place)
-    elif settings.ref:
+    elif settings.ref and not option.envequiv_coverage:
         yield PairCollector.from_parent(pair=Pair(settings, worker), chosen=config.stash[CHOSEN], **place)
 
 

@@ -9,6 +9,7 @@ progress frames and then one answer:
     {"do": "replay", "settings": {...} | None, "path": str} -> {"replay": verdict}
     {"do": "export", "path": str, "destination": str}      -> {"export": destination}
     {"do": "propose", "settings": {...}}                   -> {"propose": TOML}
+    {"do": "cover", "settings": {...}}                     -> {"cover": branch coverage of the target alone}
     {"do": "contents", "settings": {...}}                  -> {"contents": {"ref", "target"} | {"error"}}
 
 A progress frame is {"progress": [what, done, total]}. Its ``what`` is also a breadcrumb, kept in a page both ends
@@ -172,6 +173,8 @@ def answer(
             return request["destination"]
         case "propose":
             return sound(opened()[0].proposal())
+        case "cover":
+            return json_safe(judging.cover(settings, tell))
     raise ValueError(f"unknown request {request['do']!r}")
 
 

@@ -14,6 +14,15 @@ from pytest_envequiv.power.loading import loaded, name_of_module, reached, sourc
 
 pytest.importorskip("gymnax")
 NAME = "gymnax:CartPole-v1"
+RULE = """import jax
+
+GAIN = 2.0
+
+
+@jax.jit
+def move(state, action):
+    return state + GAIN * action
+"""
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +124,7 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "cart"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
-    (folder / "rule.py").write_text("import jax\n\nGAIN = 2.0\n\n\n@jax.jit\ndef move(state, action):\n    return state + GAIN * action\n")
+    (folder / "rule.py").write_text(RULE)
     port = """
         import jax
         import jax.numpy as jnp
@@ -142,7 +151,7 @@ def test_a_module_and_what_it_imports(package):
     rule = str(package / "rule.py")
     assert sources("cart.port") == [str(package / "port.py"), rule]
     assert reached("cart.port")[rule] == {"move"}
-    with loaded("cart.port", None, rule, (package / "rule.py").read_text().replace("2.0", "4.0")) as backend:
+    with loaded("cart.port", None, rule, RULE.replace("2.0", "4.0")) as backend:
         begun = backend.reset(np.arange(3)).state
         after = backend.step(begun, {"action": np.ones((3, 1), np.float32)}, np.arange(3))
         np.testing.assert_array_equal(after.outputs["reward"], 4.0)

@@ -37,11 +37,11 @@ def checks(bench: Bench) -> list[Check]:
     pair = bench.pair
     if pair.step_mode == "distribution":
         return [Check(f"L2-distribution-{f.name}", "L2", "distribution", f.name, "costly") for f in pair.fields]
-    found = [Check(f"L2-{s}-{f.name}", "L2", s, f.name) for s in _sources(bench) for f in pair.fields]
+    found = [Check(f"L2-{s}-{f.name}", "L2", s, f.name) for s in sources(bench) for f in pair.fields]
     return [*found, Check("L2-branches-covered", "L2", "branches", "covered")] if bench.covered else found
 
 
-def _sources(bench: Bench) -> list[str]:
+def sources(bench: Bench) -> list[str]:
     """Sources the pair has rows for, told from its spec and sample alone."""
     pair = bench.pair
     if not pair.injectable():
@@ -71,7 +71,7 @@ def run(bench: Bench, check: Check, progress: Progress) -> Verdict:
     if check.subject == "distribution":
         return _distribution(bench, check, progress)
     if check.subject == "branches":
-        return branches_covered(bench, check, _sources(bench))
+        return branches_covered(bench, check, sources(bench))
     step = bench.step(check.subject)
     if step is None:
         return said(check, INCONCLUSIVE, _why_none(bench, check.subject))
