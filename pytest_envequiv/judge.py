@@ -18,10 +18,11 @@ from typing import Any
 from pytest_envequiv import contract as contracts
 from pytest_envequiv import counterexample
 from pytest_envequiv import cover as coverage
+from pytest_envequiv.backends.suspect import effective_seed
 from pytest_envequiv.bench import Bench, Step, settle_draws
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.counterexample import Counterexample
-from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError, Limitation
+from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError, Gone, Limitation
 from pytest_envequiv.levels import blaming, interaction, property, rollout
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
@@ -54,6 +55,8 @@ class Judge:
         self.settings = settings
         self.contract = _contract(settings)
         self.pair = Pair(settings, self.contract, progress, ref, target)
+        # From here on; what a pair is must not depend on the seed. The counterexamples carry the one that was used.
+        self.pair.settings = replace(settings, seed=effective_seed(settings, target))
         if settings.budget is not None:
             self.pair.ref.deadline = self.pair.target.deadline = started + settings.budget
         _known_tolerances(self.contract, self.pair)
@@ -93,6 +96,8 @@ class Judge:
         started = time.perf_counter()
         try:
             verdict = self._remembered(check) or self._searched(check, progress)
+        except Gone as error:
+            verdict = said(check, INCONCLUSIVE if error.silent else DIFFERENT, str(error), (), {"gone": True})
         except BackendError as error:
             word = DIFFERENT if error.side == "target" else INCONCLUSIVE
             verdict = said(check, word, str(error), (), {"error": str(error)})
@@ -100,8 +105,10 @@ class Judge:
             verdict = said(check, INCONCLUSIVE, str(error))
         except BudgetSpent:
             verdict = said(check, INCONCLUSIVE, f"the time budget of {self.settings.budget:g} s is spent")
+        if replaced := self.pair.broken():
+            verdict = said(check, DIFFERENT, f"the target replaced {replaced}: nothing here can be believed any more")
         verdict.evidence["seconds"] = round(time.perf_counter() - started, 3)
-        return self._accepted(verdict)
+        return verdict if replaced else self._accepted(verdict)
 
     def _remembered(self, check: Check) -> Verdict | None:
         """The saved counterexample of this check, if it still shows a divergence."""
@@ -161,7 +168,7 @@ class Judge:
 
     def describe(self) -> dict[str, Any]:
         """JSON-safe: {"ref": {name, kind, state, draws, versions}, "target": {...}, "map": {...}, "draws": str}."""
-        return self.pair.describe()
+        return {**self.pair.describe(), "seed": self.pair.settings.seed}
 
     def proposal(self) -> str:
         """The field map as TOML, to be completed by a person and given back as a contract."""

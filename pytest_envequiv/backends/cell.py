@@ -59,9 +59,11 @@ def main() -> None:
     requests, answers = serve.take_pipes()
     hello = read_frame(requests)
     limit_memory(hello["memory"])
-    outside = Outside()
     try:
         prepare(hello)
+        from pytest_envequiv.backends.suspect import faults
+
+        outside = Outside()  # what is loaded by now is no news
         with listening(outside), watching() if hello["watch"] else contextlib.nullcontext(Watch()) as opening:
             backend = opened(hello)
             answer = answerer(backend)
@@ -80,6 +82,8 @@ def main() -> None:
                         "programs": sorted(outside.programs),
                         "network": sorted(outside.network),
                     }
+                elif request["op"] == "faults":
+                    reply = {"faults": faults(backend, request["changed"])}
                 elif request.get("watch"):
                     with watching() as watch:
                         reply = answer(request)
@@ -107,13 +111,16 @@ def opened(hello: dict[str, Any]) -> Any:
     """The backend that hello names."""
     from pytest_envequiv.backends import opening
     from pytest_envequiv.backends.process import spec_from_wire
+    from pytest_envequiv.backends.suspect import walled
 
     like = None if hello["like"] is None else spec_from_wire(hello["like"])
-    return opening.open_backend(hello["name"], hello["options"], like)
+    return walled(opening.open_backend(hello["name"], hello["options"], like))
 
 
 def abilities(backend: Any) -> dict[str, Any]:
     """What a backend offers besides the protocol."""
+    from pytest_envequiv.backends.suspect import calls_back
+
     functional = getattr(backend, "functional", None)
     steps = hasattr(backend, "step_as")
     return {
@@ -121,6 +128,7 @@ def abilities(backend: Any) -> dict[str, Any]:
         "compiled": bool(backend.spec.traceable),
         "free": dict(getattr(backend, "free", {})),
         "more": [*(("jit", "eager") if steps else ()), *(("auto",) if getattr(functional, "auto", None) else ())],
+        "calling": steps and calls_back(backend),
         "sure": steps and backend.spec.draws == "tape" and not backend.labels["step"],
     }
 

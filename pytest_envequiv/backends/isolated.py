@@ -37,7 +37,7 @@ from pytest_envequiv.peer import Peer, PeerError, PeerSilent
 
 PACKAGE = Path(__file__).parent.parent
 MEMORY = 8.0  # GiB
-SIZES = (48, 640)  # rows per compiled call, in disguise: others than usual
+SIZES = (96, 96)  # rows per compiled call, in disguise: others than usual
 # Environment variables that programs need to run. The rest may hold secrets, or tell that this is a test.
 KEPT = re.compile(
     r"(PATH|HOME|LANG|LANGUAGE|TZ|TMPDIR|LD_LIBRARY_PATH|CUDA_\w+|NVIDIA_\w+|LC_\w+|XLA_\w+|JAX_(?!COMPILATION)\w+"
@@ -64,6 +64,7 @@ class IsolatedBackend(ProcessBackend):
         self.compiled: bool = told["compiled"]
         self.ways: tuple[str, ...] = tuple(told["more"])
         self.opening = ran_from_wire(told["opening"])
+        self.calling: bool = told["calling"]  # its program calls back into Python
         self.labels = {"step": () if told["sure"] else ("unknown",)}
         self.functional = SimpleNamespace(auto="auto" in self.ways)
         self.disturbed = False
@@ -108,7 +109,11 @@ class IsolatedBackend(ProcessBackend):
     def outside(self) -> Outside:
         """What it took from outside so far."""
         answer = self._exchange({"op": "outside"})
-        return Outside(set(answer["files"]), set(answer["programs"]), set(answer["network"]))
+        return Outside(frozenset(), set(answer["files"]), set(answer["programs"]), set(answer["network"]))
+
+    def faults(self, changed: bool) -> dict[str, str]:
+        """What it does to arrays, by kind; see ``suspect.faults``."""
+        return dict(self._exchange({"op": "faults", "changed": changed})["faults"])
 
     # -- inside --------------------------------------------------------------------------------------------------
 

@@ -20,11 +20,14 @@ import numpy as np
 
 from pytest_envequiv import contents
 from pytest_envequiv.backends.isolated import IsolatedBackend, open_isolated
+from pytest_envequiv.backends.lanes import Face, random_action
+from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, Spec, State, Tape
 from pytest_envequiv.backends.watching import PACKAGE, Outside, Ran, Watch, listening, owned, watching
 from pytest_envequiv.errors import OpenError
 from pytest_envequiv.verdict import Settings
+from pytest_envequiv.whitebox.jaxprs import walk
 
 PART = 0.9  # of the time a check may be silent: for an isolated answer, so that it is the target that is blamed
 LARGEST_SEED = 2**31
@@ -63,7 +66,7 @@ class Suspect:
         found = self.outside if self.isolated is None else self.isolated.outside()
         known = {str(path) for path in own_paths(self.settings.target)} if self.named else set()
         files = {file for file in owned(found.files) if str(Path(file).resolve()) not in known}
-        return Outside(files, found.programs, found.network)
+        return Outside(frozenset(), files, found.programs, found.network)
 
     def elsewhere(self) -> IsolatedBackend:
         """The same target in a process in which nothing shows that it is judged. Raises OpenError."""
@@ -92,9 +95,7 @@ def open_suspect(settings: Settings, thing: Any, options: Mapping[str, Any], lik
         return Suspect(settings, thing, options, like, own, backend, backend.opening, outside)
     with listening(outside), watching() if watched else nullcontext(watch) as watch:
         backend = open_backend(settings.target if thing is None else thing, dict(options), like)
-    if not inspect.getfile(type(backend)).startswith(PACKAGE):
-        backend = Walled(backend)
-    return Suspect(settings, thing, options, like, own, backend, watch.ran, outside)
+    return Suspect(settings, thing, options, like, own, walled(backend), watch.ran, outside)
 
 
 def own_file(name: str, thing: Any) -> Path | None:
@@ -206,6 +207,21 @@ class Walled:
         return Outcome(State(state, outcome.state.hidden), outputs, outcome.draws)
 
 
+def walled(backend: Any) -> Any:
+    """The backend, behind a wall if it is not one of ours."""
+    return backend if type(backend).__module__.partition(".")[0] == __name__.partition(".")[0] else Walled(backend)
+
+
+def faults(backend: Any, changed: bool = False) -> dict[str, str]:
+    """What a backend does to arrays that it has returned or, if ``changed``, was given: one line each, by kind."""
+    if isinstance(backend, IsolatedBackend):
+        return backend.faults(changed)
+    if isinstance(backend, Walled):
+        return {kind: text for kind, text in backend.faults.items() if (kind == "inputs") == changed}
+    found = reused(backend.face) if isinstance(backend, ObjectBackend) and not changed else None
+    return {} if found is None else {"reused": found}
+
+
 def _raw(outcome: Outcome) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return outcome.state.fields, outcome.outputs
 
@@ -221,3 +237,36 @@ def _numbers(name: str, value: Any) -> np.ndarray:
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     first, second = (np.array(x, subok=False) for x in (a, b))
     return first.shape == second.shape and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
+
+
+def reused(face: Face) -> str | None:
+    """What an environment object does to arrays it returned earlier: changes them in its next steps. Or None."""
+    environment = face.make()
+    rng = np.random.default_rng(0)
+    face.reset(environment, 0)
+    step = face.stepper(environment)
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
+    for _ in range(4):
+        returned = step(random_action(face.action, rng))
+        if any(not _same(array, then) for array, then in kept):
+            return "changes an array it returned earlier in a later step"
+        kept += [(array, array.copy()) for array in _arrays(returned)]
+    return None
+
+
+def _arrays(value: Any) -> list[np.ndarray]:
+    """The numpy arrays in what a step returns."""
+    if isinstance(value, np.ndarray):
+        return [value] if value.dtype.kind in "biuf" else []
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return [array for part in parts for array in _arrays(part)]
+
+
+def calls_back(backend: Any) -> bool:
+    """Whether a step of a JAX program calls back into Python, as far as can be seen (if not, it may)."""
+    if not hasattr(backend, "traced"):
+        return bool(getattr(backend, "calling", True))
+    try:
+        return any("callback" in equation.primitive.name for equation in walk(backend.traced("step").closed))
+    except Exception:  # what cannot be traced is looked at longer
+        return True

@@ -149,10 +149,20 @@ NETWORK = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddri
 FATAL = {"os.kill", "os.killpg"}
 
 
+def _loaded() -> frozenset[str]:
+    """The files of all modules that are loaded by now; they are read again to show a line of them."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return frozenset(os.path.abspath(file) for file in files if isinstance(file, str))
+
+
 @dataclass
 class Outside:
-    """What code took from outside the process: files it read, programs it started, connections it made."""
+    """What code took from outside the process: files it read, programs it started, connections it made.
 
+    known   files of modules that were loaded before: not counted
+    """
+
+    known: frozenset[str] = field(default_factory=_loaded)
     files: set[str] = field(default_factory=set)
     programs: set[str] = field(default_factory=set)
     network: set[str] = field(default_factory=set)
@@ -186,7 +196,9 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
         path, mode, flags = arguments
         reading = not (flags or 0) & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC) and not set(mode or "r") & set("wax")
         if reading and isinstance(path, (str, bytes, os.PathLike)):
-            _listening[-1].files.add(os.path.abspath(os.fsdecode(path)))
+            file = os.path.abspath(os.fsdecode(path))
+            if file not in _listening[-1].known:
+                _listening[-1].files.add(file)
     elif event in PROGRAMS:
         _listening[-1].programs.add(" ".join(map(_word, arguments[:1])) or event)
     elif event in NETWORK:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.backends.protocol import Arrays, Outcome, State
+from pytest_envequiv.backends.suspect import faults
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.contract import holds
 from pytest_envequiv.levels.finding import said
@@ -192,6 +193,8 @@ def inputs_kept(bench: Bench, check: Check) -> Verdict:
         action = rows.action if side is pair.ref else pair.target_action(rows.action)
         before = copy.deepcopy((state.fields, action))
         side.step(state, action, rows.seeds)
+        if fault := faults(side.backend, changed=True):  # it was given copies
+            return said(check, DIFFERENT, f"the {'reference' if side is pair.ref else 'target'} {fault['inputs']}")
         for kept, now in zip(before, (state.fields, action), strict=True):
             for name in kept:
                 if not np.array_equal(kept[name], now[name], equal_nan=kept[name].dtype.kind == "f"):
@@ -216,13 +219,13 @@ def jit(bench: Bench, check: Check) -> Verdict:
     backend: Any = pair.target.backend
     for how in ("jit", "eager"):
         alone = pair.target.call(f"step ({how})", lambda how=how: backend.step_as(how, state, action, few.seeds))
-        apart = _beyond_rounding(alone, batched)
+        apart = beyond_rounding(alone, batched)
         if apart:
             return said(check, DIFFERENT, f"the target's {apart} depends on how it is run: {how} against jit(vmap)")
     return said(check, EQUAL, "eager, jit and jit(vmap) agree", (), {"transitions": 3 * len(few)})
 
 
-def _beyond_rounding(a: Outcome, b: Outcome) -> str | None:
+def beyond_rounding(a: Outcome, b: Outcome) -> str | None:
     """The first difference between two ways of running the same program that fusing operations does not explain."""
     for kind, x, y in (("output", a.outputs, b.outputs), ("state field", a.state.fields, b.state.fields)):
         for name in x:
@@ -252,7 +255,7 @@ def batch(bench: Bench, check: Check) -> Verdict:
     one = np.zeros(len(rows), int)
     copies = pair.target.step(state.take(one), {k: v[one] for k, v in action.items()}, rows.seeds[one])
     for text, x, y in (("their order", together, turned.take(back)), ("the others", together.take(one), copies)):
-        apart = _beyond_rounding(x, y)
+        apart = beyond_rounding(x, y)
         if apart:
             return said(check, DIFFERENT, f"the target's {apart} of one row of a batch depends on {text}")
     return said(check, EQUAL, "rows of a batch do not see each other", (), {"transitions": 3 * len(rows)})

@@ -12,7 +12,7 @@ import numpy as np
 
 from pytest_envequiv.backends.protocol import MASK
 from pytest_envequiv.bench import Bench
-from pytest_envequiv.levels import actions, behaviour, endings, resets
+from pytest_envequiv.levels import actions, behaviour, endings, honesty, resets
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.spaces import matched_spaces
@@ -55,6 +55,7 @@ def checks(bench: Bench) -> list[Check]:
     found += [Check(f"L1-reset-{f.name}", "L1", "reset", f.name) for f in resets.reset_fields(bench)]
     if len(resets.varying(bench)) > 1:
         found.append(Check("L1-reset-joint", "L1", "reset", "joint"))
+    found += honesty.checks(pair)
     found += [Check(f"L1-invariant-{i.name}", "L1", "invariant", i.name) for i in pair.contract.invariants]
     return found
 
@@ -178,4 +179,5 @@ SUBJECTS: dict[str, Callable[[Bench, Check], Verdict]] = {
     "illegal_action": actions.illegal_action,
     "reset": resets.reset,
     "invariant": behaviour.invariant,
+    "honest": honesty.honest,
 }
