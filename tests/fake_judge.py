@@ -60,7 +60,7 @@ class Judge:
         checks.append(Check("-".join(LAST), *LAST, cost="costly"))
         self.checks = [check for check in checks if check.level in settings.levels]
         self.notes = ["the target merges terminated and truncated into done"]
-        self.contract = SimpleNamespace(text="")
+        self.contract = SimpleNamespace(text=Path(settings.contract).read_text() if settings.contract else "")
 
     def describe(self):
         side = {"kind": "fake", "state": "fields", "draws": "none", "versions": {"fake": "1.0"}}
@@ -82,6 +82,9 @@ class Judge:
         evidence["nan"] = float("nan")
         if self.settings.target == "unsure" and check.level != "L1":
             return Verdict(check, INCONCLUSIVE, "no field map: 2 fields answer alike", evidence=evidence)
+        if self.settings.target == "lenient" and check.level == "L2":
+            evidence |= {"accepted": DIFFERENT, "accepted_until": "2999-01-31"}
+            return Verdict(check, EQUAL, "off by one", notes=("accepted until 2999-01-31: known",), evidence=evidence)
         if self.settings.target == "bounce" and check.level == "L2":
             return self.differing(check, evidence)
         return Verdict(check, EQUAL, f"{check.field} is the same", evidence=evidence)

@@ -51,6 +51,7 @@ class Certificate:
     seed: int
     levels: list[str]
     strict: bool
+    isolate: bool
     alpha: float
     coverage: dict[str, int]
     effects: dict[str, list[str]]
@@ -203,6 +204,7 @@ def made(
         seed=settings["seed"],
         levels=list(settings["levels"]),
         strict=settings["strict"],
+        isolate=settings["isolate"],
         alpha=ALPHA,
         coverage=coverage(verdicts),
         effects=effects(verdicts),
