@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,13 @@ from pytest_envequiv import align
 from pytest_envequiv.align import Pairs, StateMap
 from pytest_envequiv.backends.protocol import Arrays, Outcome, State
 from pytest_envequiv.stimuli.play import play, seeds_for, shown
+from pytest_envequiv.whitebox.identity import shown as shown_fields
 
 if TYPE_CHECKING:  # a pair is handed in
     from pytest_envequiv.pair import Pair
 
 SAMPLE_STEPS = 40
+MOST_COLUMNS = 1_024  # of a state field, looked at one by one
 
 
 def apart(a: Outcome, b: Outcome) -> bool:
@@ -89,7 +92,43 @@ def build(pair: Pair, pairs: Pairs | None) -> StateMap:
         found = align.propose(leaves, fields, pairs, given, free, None, shows)
     if found.missing and pairs is None:
         found = align.propose(leaves, fields, pairs, given, free, _responses(pair), shows)
-    return _without_inert(pair, found, pairs)
+    return _without_inert(pair, _moved_after_all(pair, found), pairs)
+
+
+def _moved_after_all(pair: Pair, found: StateMap) -> StateMap:
+    """Fields that never move in the target, by a bug of its own, but are shown where the reference shows one that does.
+
+    By its values such a field is a constant; what its step puts into the observation says which field it stands for.
+    """
+    if not pair.target.spec.traceable or not any(link.how == "never moving" for link in found.links):
+        return found
+    shows = shown_fields(pair.target.call("trace", lambda: pair.target.backend.traced("step")))  # type: ignore[attr-defined]
+    rows = pair.sample.rows
+    sources: dict[str, dict[int, align.Source]] = {}
+    for target_name, name in pair.observations.items():
+        for element, (field, place) in shows.get(target_name, {}).items():
+            seen = np.asarray(rows.seen[name]).reshape(len(rows), -1)[:, element]
+            source = _repeated(rows.state, seen) if (seen != seen[:1]).any() else None
+            if source is not None:
+                sources.setdefault(field, {})[place] = source
+    links = []
+    for link in found.links:
+        mine = sources.get(link.field, {})
+        size = int(np.prod(link.leaf.shape, dtype=int))
+        if link.how == "never moving" and len(mine) == size:
+            link = align.Link(link.field, link.leaf, tuple(mine[i] for i in range(size)), how="what is shown")
+        links.append(link)
+    return replace(found, links=tuple(links))
+
+
+def _repeated(state: State, seen: np.ndarray) -> align.Source | None:
+    """The one element of the state that holds, in every row, what was seen."""
+    matches = []
+    for name, value in state.fields.items():
+        columns = value.reshape(len(seen), -1)[:, :MOST_COLUMNS].astype(float)
+        for element in np.flatnonzero(np.isclose(columns, seen[:, None], rtol=1e-6, atol=1e-7).all(0)):
+            matches.append(align.Source("state", name, int(element) if columns.shape[1] > 1 else None))
+    return matches[0] if len(matches) == 1 else None
 
 
 def _responses(pair: Pair) -> dict[str, tuple[align.Source, ...]]:

@@ -128,12 +128,27 @@ def _listed(spaces: Mapping[str, Space]) -> str:
 
 
 def _same_bounds(a: Space, b: Space) -> bool:
+    low, high = _compared_bounds(a, b)
+    return bool(low.all() and high.all())
 
-    def spread(bound: np.ndarray, space: Space) -> np.ndarray:
-        values = np.ravel(np.broadcast_to(bound, space.shape)).astype(float)
-        values = np.where(values > 1e38, np.inf, values)  # the largest float is no bound
-        return np.where(values < -1e38, -np.inf, values)
 
-    return all(
-        np.allclose(spread(x, a), spread(y, b), rtol=1e-5, atol=1e-6) for x, y in ((a.low, b.low), (a.high, b.high))
+def bounds_apart(a: Space, b: Space) -> np.ndarray:
+    """int[n]: elements for which both sides declare a finite bound, and another one. An infinite one promises nothing,
+    so that it is a matter of convention."""
+    finite = [np.isfinite(_bound(x, a)) & np.isfinite(_bound(y, b)) for x, y in ((a.low, b.low), (a.high, b.high))]
+    same = _compared_bounds(a, b)
+    return np.flatnonzero((finite[0] & ~same[0]) | (finite[1] & ~same[1]))
+
+
+def _compared_bounds(a: Space, b: Space) -> tuple[np.ndarray, np.ndarray]:
+    """bool[elements]: where the lower bounds are the same, and where the upper ones are."""
+    low, high = (
+        np.isclose(_bound(x, a), _bound(y, b), rtol=1e-5, atol=1e-6) for x, y in ((a.low, b.low), (a.high, b.high))
     )
+    return low, high
+
+
+def _bound(bound: np.ndarray, space: Space) -> np.ndarray:
+    values = np.ravel(np.broadcast_to(bound, space.shape)).astype(float)
+    values = np.where(values > 1e38, np.inf, values)  # the largest float is no bound
+    return np.where(values < -1e38, -np.inf, values)

@@ -12,9 +12,10 @@ from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import Found, counted
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.levels.beginnings import shared
+from pytest_envequiv.spaces import bounds_apart, matched_spaces
 from pytest_envequiv.verdict import Check, Verdict
 from pytest_envequiv.whitebox import sources
-from pytest_envequiv.whitebox.blame import Suspect, blame
+from pytest_envequiv.whitebox.blame import SUFFICIENT, Suspect, blame
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.jaxprs import Site, Traced
 from pytest_envequiv.whitebox.program import flat
@@ -22,6 +23,7 @@ from pytest_envequiv.whitebox.trial import Case
 
 ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them diverge, if there are as many
 NAMED = 10  # suspects in a report
+PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
 
 
 def suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[dict[str, Any]]:
@@ -37,6 +39,9 @@ def suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[dict[str
     except Exception as error:
         verdict.evidence["blame_failed"] = f"{type(error).__name__}: {error}"
         return []
+    best: dict[tuple[str, int], Suspect] = {}
+    for suspect in found:
+        best.setdefault((suspect.site.file, suspect.site.line), suspect)
     return [
         {
             "file": sources.short(s.site.file),
@@ -45,7 +50,7 @@ def suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[dict[str
             "score": round(s.score, 3),
             "why": s.why,
         }
-        for s in found[:NAMED]
+        for s in list(best.values())[:NAMED]
     ]
 
 
@@ -55,12 +60,15 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     backend: Any = bench.pair.target.backend
     where = sources.setting_sites(backend.functional.params)
     if step is not None:
-        return blame(_step_case(bench, step, check.field, followers), where, _names(backend, "step"))
+        return _with_silent(
+            backend, "step", blame(_step_case(bench, step, check.field, followers), where, _names(backend, "step"))
+        )
     if check.subject == "reset" and check.field != "joint":
         step = shared(bench)
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
-            return blame(_reset_case(bench, step, check.field, others), where, _names(backend, "reset"))
+            found = blame(_reset_case(bench, step, check.field, others), where, _names(backend, "reset"))
+            return _with_silent(backend, "reset", found)
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
         return _written(backend, "reset")
     if check.subject in ("spec", "contains"):
@@ -77,6 +85,22 @@ def _names(backend: Any, what: str) -> dict[str, list[Site]]:
     files, functions = sorted({s.file for s in taking_part}), {s.function.rpartition(".")[2] for s in taking_part}
     named = [n for n in traced.outputs if n.startswith("state.")]
     return {n: sources.named_places(files, functions, n.rpartition(".")[2]) for n in named}
+
+
+def _with_silent(backend: Any, what: str, found: list[Suspect]) -> list[Suspect]:
+    """The suspects, and the assignments that pass values to the best of them without computing anything."""
+    taking_part = sources.sites_of(backend.traced(what).closed)
+    files, functions = sorted({s.file for s in taking_part}), {s.function.rpartition(".")[2] for s in taking_part}
+    busy = {(s.file, line) for s in taking_part for line in range(s.line, s.end_line + 1)}
+    silent = sources.silent_lines(files, functions, busy)
+    more = [
+        Suspect(suspect.score * PASSED_ON, other.place, f"passes on what line {suspect.site.line} uses")
+        for suspect in found
+        if suspect.score >= SUFFICIENT
+        for other in silent
+        if other.place.file == suspect.site.file and suspect.site.line in other.used
+    ]
+    return sorted([*found, *more], key=lambda s: (-round(s.score, 6), s.site))
 
 
 # -- cases -----------------------------------------------------------------------------------------------------------
@@ -201,7 +225,22 @@ def _spaces(bench: Bench, check: Check) -> list[Suspect]:
         return 2 * (check.field not in function) + ("space" not in function)
 
     idle.sort(key=lambda s: (rank(s.function), s.line))
-    return _lines(idle, 0.2, f"runs when the {check.field} space is made")
+    suspects = _lines(idle, 0.2, f"runs when the {check.field} space is made")
+    best = [s for s in idle if rank(s.function) == rank(idle[0].function)]
+    apart, count = _bounds_apart(bench, check.field)
+    written = sources.array_elements(best, count)
+    exact = [place for element in apart for place in written.get(element, [])]
+    return _lines(exact, 0.9, f"this bound of the {check.field} is another than the reference's") + suspects
+
+
+def _bounds_apart(bench: Bench, root: str) -> tuple[list[int], int]:
+    """(elements whose bounds differ, number of elements) of the first space of a kind that differs."""
+    for name, ours, theirs in matched_spaces(bench.pair):
+        if name.partition(".")[0] == root and ours.kind == theirs.kind == "box" and ours.shape == theirs.shape:
+            apart = bounds_apart(ours, theirs).tolist()
+            if apart:
+                return apart, int(np.prod(ours.shape, dtype=int))
+    return [], -1
 
 
 def _lines(sites: list[Any], score: float, why: str) -> list[Suspect]:

@@ -15,7 +15,7 @@ from pytest_envequiv.bench import Bench
 from pytest_envequiv.levels import actions, behaviour, endings, honesty, resets
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
-from pytest_envequiv.spaces import matched_spaces
+from pytest_envequiv.spaces import bounds_apart, matched_spaces
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Progress, Verdict, plain
 
 
@@ -79,6 +79,12 @@ def _spec(bench: Bench, check: Check) -> Verdict:
     problems = [p for p in bench.pair.problems if p.subject == check.field]
     if problems:
         return said(check, DIFFERENT, problems[0].text, tuple(p.text for p in problems[1:]))
+    for name, ours, theirs in matched_spaces(bench.pair):
+        if name.split(".")[0] == check.field and ours.kind == theirs.kind == "box":
+            apart = bounds_apart(ours, theirs)
+            if len(apart):
+                where = f" (element {apart[0]})" if np.prod(ours.shape, dtype=int) > 1 else ""
+                return said(check, DIFFERENT, f"{name}: the reference's is {ours}, the target's {theirs}{where}")
     matched = [f"{name} {a}" for name, a, _ in matched_spaces(bench.pair) if name.split(".")[0] == check.field]
     return said(check, EQUAL, "; ".join(matched) or "no spaces")
 

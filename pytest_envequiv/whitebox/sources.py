@@ -8,10 +8,19 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from pytest_envequiv.whitebox.jaxprs import Site, site, walk
+
+
+@dataclass(frozen=True)
+class Silent:
+    """An assignment that only passes on what is there, and the later lines that use what it assigns."""
+
+    place: Site
+    used: frozenset[int]
 
 
 def code(place: Site) -> str:
@@ -75,6 +84,48 @@ def named_places(files: Iterable[str], functions: Container[str], name: str) -> 
                         for key, value in keys
                         if isinstance(key, ast.Constant) and key.value == name
                     ]
+    return found
+
+
+def silent_lines(files: Iterable[str], functions: Container[str], busy: Container[tuple[str, int]]) -> list[Silent]:
+    """Assignments in some functions of whose lines none is ``busy``, (file, line): what they do leaves no operation."""
+    found = []
+    for file in files:
+        try:
+            tree = ast.parse("".join(linecache.getlines(file)))
+        except SyntaxError:
+            continue
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef) or function.name not in functions:
+                continue
+            uses: dict[str, list[int]] = {}
+            for node in ast.walk(function):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                    uses.setdefault(node.id, []).append(node.lineno)
+            for statement in ast.walk(function):
+                if not isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign) or statement.value is None:
+                    continue
+                lines = range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
+                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                names = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+                if not any((file, line) in busy for line in lines):
+                    later = {u for name in names for u in uses.get(name, ()) if u > statement.lineno}
+                    found.append(
+                        Silent(_place(file, statement.value, function.name, statement.lineno), frozenset(later))
+                    )
+    return found
+
+
+def array_elements(sites: Iterable[Site], count: int) -> dict[int, list[Site]]:
+    """Lists of ``count`` elements that some lines write down: element number -> where it stands."""
+    found: dict[int, list[Site]] = {}
+    lines = {(s.file, s.line): s.function for s in sites}
+    for file in sorted({file for file, _ in lines}):
+        tree = ast.parse("".join(linecache.getlines(file)))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.List | ast.Tuple) and len(node.elts) == count and (file, node.lineno) in lines:
+                for number, element in enumerate(node.elts):
+                    found.setdefault(number, []).append(_place(file, element, "", element.lineno))
     return found
 
 
