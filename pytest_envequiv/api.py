@@ -58,17 +58,28 @@ def compare(
     output: str = ".envequiv",
     budget: float | None = None,
     strict: bool = False,
+    isolate: bool = False,
     progress: Progress = silent,
 ) -> Report:
     """Decide whether ``target`` is the same environment as ``ref``, in this process.
 
     ``ref`` and ``target`` are names as on the command line, modules, classes, factories or environment objects.
-    ``budget`` is in seconds; checks not reached are INCONCLUSIVE. Raises EnvequivError, in one line, for what a user
-    can mend; a side that fails while it is being run makes a verdict.
+    ``budget`` is in seconds; checks not reached are INCONCLUSIVE. ``isolate``: the target, given by its name, runs in a
+    process of its own. Raises EnvequivError, in one line, for what a user can mend; a side that fails while it is being
+    run makes a verdict.
     """
     names = [thing if isinstance(thing, str) else name_of(thing) for thing in (ref, target)]
     settings = Settings(
-        names[0], names[1], tuple(levels), profile, seed, budget, contract=contract, output=output, strict=strict
+        names[0],
+        names[1],
+        tuple(levels),
+        profile,
+        seed,
+        budget,
+        contract=contract,
+        output=output,
+        strict=strict,
+        isolate=isolate,
     )
     judge = Judge(
         settings,

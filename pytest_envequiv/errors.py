@@ -34,9 +34,9 @@ class BackendError(EnvequivError):
         self.where = where
 
 
-class Gone(BackendError):
-    """A side in a process of its own that died, or (``silent``) did not answer in time; that process has ended."""
+class Gone(EnvequivError):
+    """The target, in a process of its own, died or (``silent``) did not answer in time; that process has ended."""
 
-    def __init__(self, side: str, where: str, message: str, silent: bool):
-        super().__init__(side, where, message)
+    def __init__(self, where: str, message: str, silent: bool):
+        super().__init__(f"the target {message} in {where}")
         self.silent = silent

@@ -167,8 +167,11 @@ class Judge:
         return replace(verdict, word=EQUAL, notes=(*verdict.notes, note), evidence={**verdict.evidence, **told})
 
     def describe(self) -> dict[str, Any]:
-        """JSON-safe: {"ref": {name, kind, state, draws, versions}, "target": {...}, "map": {...}, "draws": str}."""
-        return {**self.pair.describe(), "seed": self.pair.settings.seed}
+        """JSON-safe: {"ref": {name, kind, state, draws, versions}, "target": {...}, "map": {...}, "draws": str}; and
+        "seed", a text, if another than the one that was given was used."""
+        mixed = self.pair.settings.seed
+        seed = {"seed": f"{self.settings.seed}, mixed with the target's files: {mixed}"}
+        return {**self.pair.describe(), **(seed if mixed != self.settings.seed else {})}
 
     def proposal(self) -> str:
         """The field map as TOML, to be completed by a person and given back as a contract."""

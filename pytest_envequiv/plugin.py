@@ -41,6 +41,7 @@ OPTIONS = (
     ("seed", "N", "int", "seed of every random choice; the same seed gives the same verdicts (default: 0)"),
     ("budget", "SECONDS", "float", "time for the whole run; checks not reached are INCONCLUSIVE (default: none)"),
     ("timeout", "SECONDS", "float", "how long a check may be silent before its side counts as hung (default: 300)"),
+    ("memory", "GIB", "float", "what an isolated target may allocate, in GiB (default: 8)"),
     ("contract", "FILE", "string", "what 'the same' means for this pair (TOML)"),
     ("output", "DIR", "string", "folder for counterexamples and proposals (default: .envequiv)"),
 )
@@ -71,8 +72,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--envequiv-{name}", metavar=value, help=text)
         parser.addini(f"envequiv_{name}", text, type=kind, default=None)  # type: ignore[arg-type]
     strict = "differences of convention are failures"
-    group.addoption("--envequiv-strict", action="store_true", default=None, help=strict)
-    parser.addini("envequiv_strict", strict, type="bool", default=None)
+    isolate = "the target runs in a process of its own, exchanging arrays only"
+    for name, text in (("strict", strict), ("isolate", isolate)):
+        group.addoption(f"--envequiv-{name}", action="store_true", default=None, help=text)
+        parser.addini(f"envequiv_{name}", text, type="bool", default=None)
     group.addoption("--envequiv-replay", metavar="FILE", help="try a counterexample again: fails if it still diverges")
     group.addoption("--envequiv-export", metavar="FILE.py", help="with replay: also write it as a standalone test")
     group.addoption(
@@ -113,19 +116,20 @@ def parse(name: str, value: Any, folder: Path, at_home: bool) -> Any:
         if seed < 0:
             raise ValueError(f"{value!r} is not a seed: give a whole number from 0 up")
         return seed
-    if name in ("budget", "timeout"):
+    if name in ("budget", "timeout", "memory"):
         try:
-            seconds = float(value)
+            number = float(value)
         except (TypeError, ValueError):
-            seconds = 0.0
-        if not 0 < seconds < float("inf"):
-            raise ValueError(f"{value!r} is not a time: give seconds above 0")
-        return seconds
+            number = 0.0
+        if not 0 < number < float("inf"):
+            what, unit = ("a size", "GiB") if name == "memory" else ("a time", "seconds")
+            raise ValueError(f"{value!r} is not {what}: give {unit} above 0")
+        return number
     if name == "contract" and not (folder / value).is_file():
         raise ValueError(f"no file {value!r} in {folder}: --envequiv-propose writes one to begin with")
     if name in ("contract", "output"):
         return str(value) if at_home else str(folder / value)
-    return bool(value)  # strict
+    return bool(value)  # strict, isolate
 
 
 def parse_pair(words: list[str]) -> dict[str, str]:
@@ -144,7 +148,7 @@ def read_settings(config: pytest.Config, marker: Mapping[str, Any], beside: Path
     home = config.invocation_params.dir
     ini = config.inipath.parent if config.inipath else config.rootpath
     settings: dict[str, Any] = {"ref": "", "target": ""}
-    for name in ("envequiv", *(option[0] for option in OPTIONS), "strict"):
+    for name in ("envequiv", *(option[0] for option in OPTIONS), "strict", "isolate"):
         option = "envequiv" if name == "envequiv" else f"envequiv_{name}"
         given = config.getoption(option)
         where, folder = f"--{option.replace('_', '-')}", home

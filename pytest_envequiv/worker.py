@@ -24,6 +24,7 @@ import mmap
 import os
 import queue
 import re
+import secrets
 import signal
 import sys
 import sysconfig
@@ -36,8 +37,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pytest_envequiv import contents
-from pytest_envequiv.errors import BackendError, EnvequivError
-from pytest_envequiv.peer import Peer, PeerError, PeerSilent, read_frame, write_frame
+from pytest_envequiv.errors import BackendError, EnvequivError, Gone
+from pytest_envequiv.peer import Peer, PeerError, PeerGarbled, PeerSilent, read_frame, write_frame
+from pytest_envequiv.seal import seal
 from pytest_envequiv.verdict import (
     DIFFERENT,
     INCONCLUSIVE,
@@ -118,6 +120,7 @@ def main(trail: str) -> None:
     sys.path.insert(0, os.getcwd())
     judges: dict[str, tuple[Any, dict[str, Any]]] = {}  # by settings: what is open, and what it is made of
     tell = Teller(outbound, trail)
+    broken, write = seal(), write_frame  # kept here, where a target cannot easily replace them
     while (request := inbox.get()) is not None:
         tell.forget()
         sys.path += [folder for folder in request["search"] if folder not in sys.path]
@@ -125,7 +128,10 @@ def main(trail: str) -> None:
             reply = {request["do"]: answer(request, judging, judges, tell)}
         except BaseException as error:
             reply = refusal(error)
-        write_frame(outbound, reply)
+        if replaced := broken():
+            text = f"the target replaced {replaced}: nothing here can be believed any more"
+            reply = {"error": text, "side": "target", "silent": False, "mendable": True, "traceback": ""}
+        write(outbound, {**reply, "token": request["token"]})
     for judge, _ in judges.values():
         judge.close()
 
@@ -165,7 +171,10 @@ def answer(
         case "contents":
             return json_safe(contents.of_pair(told["ref"], told["target"]))
         case "run":
-            return json_safe(opened()[0].run(request["id"], tell).as_json())
+            verdict = opened()[0].run(request["id"], tell)
+            if verdict.evidence.get("gone"):  # the target's own process: the next check has a new one
+                judges.pop(json.dumps(told, sort_keys=True))[0].close()
+            return json_safe(verdict.as_json())
         case "replay":
             return json_safe(judging.replay(request["path"], settings, tell).as_json())
         case "export":
@@ -198,7 +207,8 @@ def refusal(error: BaseException) -> dict[str, Any]:
     return {
         "error": text if mendable else f"raised {type(error).__name__}: {text}{f' ({place})' if place else ''}",
         "kind": type(error).__name__,
-        "side": error.side if isinstance(error, BackendError) else "",
+        "side": error.side if isinstance(error, BackendError) else "target" if isinstance(error, Gone) else "",
+        "silent": isinstance(error, Gone) and error.silent,
         "mendable": mendable,
         "theirs": bool(place) or not isinstance(error, Exception),
         "traceback": "" if told else sound("".join(traceback.format_exception(error))),
@@ -274,7 +284,7 @@ def failure_of_reply(reply: Mapping[str, Any], crumb: str) -> Failure:
     else:
         side = read_crumb(crumb)[0] if reply["theirs"] else ""
         message = account(crumb if side else crumb and f"after {crumb}", reply["error"])
-    word: Word = DIFFERENT if side == "target" else INCONCLUSIVE
+    word: Word = DIFFERENT if side == "target" and not reply["silent"] else INCONCLUSIVE
     return Failure(message, side=side, word=word, died=False, traceback=reply["traceback"])
 
 
@@ -295,9 +305,12 @@ class Worker:
             if self._peer is None:
                 argv = [sys.executable, "-P", "-c", BOOT, json.dumps(search), self._trail.name]
                 self._peer = Peer(argv, cwd=self.cwd)
-            self._peer.send({**request, "search": search}, timeout)
+            token = secrets.token_hex(8)  # of this question: what does not have it is not its answer
+            self._peer.send({**request, "search": search, "token": token}, timeout)
             while "progress" in (reply := self._peer.receive(timeout)):
                 progress(*reply["progress"])
+            if not isinstance(reply, Mapping) or reply.get("token") != token:
+                raise PeerGarbled("wrote an answer that is not the judge's")
         except PeerError as error:
             self.kill()
             raise failure_of_peer(error, self._crumb()) from None
@@ -373,7 +386,8 @@ class Pair:
                 self._deaths = [*(d for d in self._deaths if d[0] == failure.side), (failure.side, check.id)]
             verdict = self._verdict(check, failure)
         else:
-            self._deaths = []
+            gone = verdict.evidence.get("gone")
+            self._deaths = [*(d for d in self._deaths if d[0] == "target"), ("target", check.id)] if gone else []
         verdict.evidence.setdefault("seconds", round(time.monotonic() - began, 3))
         return verdict
 

@@ -122,7 +122,9 @@ class IsolatedBackend(ProcessBackend):
         try:
             answer = super()._exchange({**request, **watched})
         except PeerError as error:
-            raise Gone("target", request["op"], str(error), isinstance(error, PeerSilent)) from None
+            what, *words = re.split(r"(?=; its last words: )", str(error), maxsplit=1)
+            told = f"gave {what}" if isinstance(error, PeerSilent) else what
+            raise Gone("".join([request["op"], *words]), told, isinstance(error, PeerSilent)) from None
         if self._watched is not None and "ran" in answer:
             self._watched.append(ran_from_wire(answer["ran"]))
             self.disturbed = self.disturbed or bool(answer["disturbed"])

@@ -15,6 +15,8 @@ LONGEST = 160
 # Sides of branches that are named where some were missed.
 MISSED = 2
 
+SWITCHES = ("strict", "isolate")  # settings that are on or off
+
 # How many ids to name where many share something.
 NAMED = 6
 
@@ -32,11 +34,11 @@ def rerun_command(pair: Mapping[str, Any], check_id: str) -> str:
     options = [
         f"--envequiv-{name}={shlex.quote(','.join(value) if isinstance(value, list) else str(value))}"
         for name, value in pair["settings"].items()
-        if name in ("profile", "seed", "timeout", "contract", "output") and value != defaults[name]
+        if name in ("profile", "seed", "timeout", "memory", "contract", "output") and value != defaults[name]
     ]
     names = [shlex.quote(f"{side}={pair[side]}") for side in ("ref", "target")]
     return " ".join(
-        ["pytest --envequiv", *names, *options, *(["--envequiv-strict"] * pair["settings"]["strict"]), node]
+        ["pytest --envequiv", *names, *options, *[f"--envequiv-{w}" for w in SWITCHES if pair["settings"][w]], node]
     )
 
 
@@ -46,7 +48,7 @@ def header(settings: Settings) -> str:
     parts += [f"profile {settings.profile}", f"seed {settings.seed}"]
     parts += [f"budget {settings.budget:g} s"] if settings.budget is not None else []
     parts += [f"contract {settings.contract}"] if settings.contract else []
-    parts += ["strict"] if settings.strict else []
+    parts += [switch for switch in SWITCHES if getattr(settings, switch)]
     return ", ".join(parts)
 
 
@@ -154,7 +156,8 @@ def sides(describe: Mapping[str, Any]) -> list[str]:
         about += [versions] if versions else []
         if told.get("name"):
             lines.append(f"{side:<6} {told['name']}" + (f" ({'; '.join(about)})" if about else ""))
-    return lines + ([f"draws  {describe['draws']}"] if describe.get("draws") else [])
+    lines += [f"draws  {describe['draws']}"] if describe.get("draws") else []
+    return lines + ([f"seed   {describe['seed']}"] if describe.get("seed") else [])
 
 
 def table(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
