@@ -4,9 +4,10 @@
     package_hash("my_port.env")  one hash over all of them
 
 Of the user's own code these are the folder of the package that the name is in (source and data), and what its import
-statements lead to: of a package its folder, of a module its file. An installed package is taken whole, without what it
-imports. Names are relative to where the import begins, so the same files give the same hash on every machine. Hidden
-files, bytecode and virtual environments are no part of it. What is imported by a name made at run time is not seen.
+statements lead to: of a package its folder, of a module its file, and of both the files that a text in the source
+names. An installed package is taken whole, without what it imports. Names are relative to where the import begins, so
+the same files give the same hash on every machine. Hidden files, bytecode and virtual environments are no part of it.
+What is imported by a name made at run time is not seen.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ OURS = "pytest_envequiv"  # known by its version: a port may import it
 # Libraries that decide no step: those for pictures, and plumbing.
 ASIDE = {"matplotlib", "seaborn", "moviepy", "svgwrite", "pillow"}
 ASIDE |= {"cloudpickle", "farama-notifications", "packaging", "setuptools", "typing-extensions"}
+LONGEST = 255  # characters of a text that may be the name of a file
 BYTECODE = (".pyc", ".pyo")
 
 
@@ -61,18 +63,22 @@ def files(name: str) -> dict[str, str]:
     ``name`` is as on the command line. Of ``process:`` commands these are the command and the files named in it.
     Raises OpenError, in one line, if there is nothing of that name.
     """
-    modules, paths, words = parts(name)
+    words = parts(name)[2]
     found = {"(command)": _digest("\0".join(words).encode())} if words else {}
-    found |= {_portable(path): of_file(path) for path in paths}
-    for module, folder in _closure(_located(modules, name)):
-        for path in _belonging(module, folder):
-            relative = path.relative_to(module.root).as_posix()
-            if relative not in found:
-                found[relative] = of_file(path)
-    found |= {path.name: of_file(path) for path in _contract_of_lone(modules)}
+    found |= {relative: of_file(path) for relative, path in paths(name).items()}
     if not found:
         raise OpenError(f"{name}: it has no files that could be looked at")
     return dict(sorted(found.items()))
+
+
+def paths(name: str) -> dict[str, Path]:
+    """Relative name -> where it is, of everything that belongs to a side. Raises OpenError as ``files`` does."""
+    modules, given, _ = parts(name)
+    found = {_portable(path): path for path in given}
+    for module, folder in _closure(_located(modules, name)):
+        for path in _belonging(module, folder):
+            found.setdefault(Path(os.path.relpath(path, module.root)).as_posix(), path)
+    return found | {path.name: path for path in _contract_of_lone(modules)}
 
 
 def package_hash(name: str) -> str:
@@ -271,15 +277,9 @@ def _home(module: Module) -> Path | None:
 
 def _imports(module: Module) -> list[str]:
     """What a module's import statements name; of ``from a import b`` it is ``a.b`` if that is a module, else ``a``."""
-    if module.file is None or module.file.suffix != ".py":
-        return []
-    try:
-        tree = ast.parse(module.file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return []
     own = module.name.split(".") if module.package else module.name.split(".")[:-1]
     names = []
-    for node in ast.walk(tree):
+    for node in _nodes(module):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -290,12 +290,33 @@ def _imports(module: Module) -> list[str]:
     return list(dict.fromkeys(filter(None, names)))
 
 
+def _nodes(module: Module) -> list[ast.AST]:
+    """The syntax tree of a module's source; nothing if it has none that can be read."""
+    if module.file is None or module.file.suffix != ".py":
+        return []
+    try:
+        return list(ast.walk(ast.parse(module.file.read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        return []
+
+
 def _belonging(module: Module, folder: Path | None) -> Iterator[Path]:
-    """The files of a folder, else of the module alone."""
+    """The files of a folder, else of the module alone; and those that the user's own source names."""
     if folder is not None:
         yield from _walk(folder)
     elif module.file is not None and module.file.is_file():
         yield module.file
+    if not module.installed:
+        yield from _quoted(module)
+
+
+def _quoted(module: Module) -> Iterator[Path]:
+    """Files that a text in the source names, as seen from its folder: data that is read from beside a lone module."""
+    for node in _nodes(module):
+        text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+        if module.file and 0 < len(text) <= LONGEST and text.isprintable() and not os.path.isabs(text):
+            path = module.file.parent / text
+            yield from [path] if path.is_file() else []
 
 
 def _contract_of_lone(modules: Iterable[str]) -> Iterator[Path]:

@@ -34,7 +34,9 @@ TREE = {
     "targets/pong/port.py": "from targets import common\nfrom . import missing\n",
     "targets/pong/envequiv.toml": "",
     "targets/other/port.py": "",
-    "alone.py": "import helpers\n",
+    "alone.py": "import helpers\nopen('maps/one.txt'), open('maps'), open('maps/none.txt'), open('/etc/hostname')\n",
+    "maps/one.txt": "",
+    "maps/two.txt": "",
     "envequiv.toml": "",
     "wrong.py": "def (:\n",
 }
@@ -63,7 +65,7 @@ def tree(tmp_path, monkeypatch):
         ("my.port:make?size=3", ["helpers.py", *MY, *SHARED]),
         ("shared", SHARED),
         ("targets.pong.port", PONG),
-        ("alone", ["alone.py", "envequiv.toml", "helpers.py"]),
+        ("alone", ["alone.py", "envequiv.toml", "helpers.py", "maps/one.txt"]),
         ("wrong", ["envequiv.toml", "wrong.py"]),
     ],
 )  # fmt: skip

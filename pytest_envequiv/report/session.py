@@ -14,6 +14,7 @@ from typing import Any
 from pytest_envequiv.report import certificate, document, terminal
 from pytest_envequiv.verdict import EQUAL, Settings, Verdict, plain
 
+BOUND = ("ref", "target", "contract", "error")  # what every process must have found the same
 COLOURS = {"EQUAL": "green", "DIFFERENT": "red", "INCONCLUSIVE": "yellow"}
 
 
@@ -28,7 +29,7 @@ class Findings:
 
     def add(self, node_id: str, pair: dict[str, Any], test: dict[str, Any]) -> None:
         known = self.pairs.get(pair["node"], pair)
-        if known["contents"] != pair["contents"]:  # another process opened it, or this one did again
+        if any(known["contents"].get(key) != pair["contents"].get(key) for key in BOUND):  # opened by another process
             pair = {**pair, "contents": {"error": "files of the pair changed while it was judged"}}
         self.pairs[pair["node"]] = pair
         verdict = self.verdicts.setdefault(pair["node"], {})[node_id] = Verdict.from_json(test)
