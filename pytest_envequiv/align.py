@@ -168,8 +168,15 @@ def _recoded(value: np.ndarray, recode: Mapping[int, int]) -> np.ndarray:
     known = np.array(sorted(recode))
     codes = np.array([recode[k] for k in known])
     place = np.clip(np.searchsorted(known, value), 0, len(known) - 1)
-    # A value never seen in play has no known counterpart; it is left alone and will show as a divergence.
-    return np.where(known[place] == value, codes[place], value)
+    # A value never seen in play has no known counterpart, unless the code is a count from another start or downwards;
+    # it is left alone and will show as a divergence.
+    unseen = value
+    for sign in (1, -1):
+        offset = codes - sign * known
+        if len(known) > 2 and (offset == offset[0]).all():
+            unseen = offset[0] + sign * np.asarray(value, np.int64)
+            break
+    return np.where(known[place] == value, codes[place], unseen)
 
 
 def plain_name(name: str) -> str:

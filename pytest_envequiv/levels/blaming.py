@@ -79,20 +79,40 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
 
 
 def _names(backend: Any, what: str) -> dict[str, list[Site]]:
-    """State output -> lines at which a value is called so, in the functions that take part."""
+    """Output -> lines at which a value is called so, or returned, in the functions that take part."""
     traced = backend.traced(what)
-    taking_part = sources.sites_of(traced.closed)
-    files, functions = sorted({s.file for s in taking_part}), {s.function.rpartition(".")[2] for s in taking_part}
-    named = [n for n in traced.outputs if n.startswith("state.")]
-    return {n: sources.named_places(files, functions, n.rpartition(".")[2]) for n in named}
+    files, functions = _taking_part(backend, what)
+    returned = sources.returned_places(files, functions)
+    found = {}
+    for output in traced.outputs:
+        leaf = output.rpartition(".")[2]
+        names = {leaf, *CALLED.get(leaf, ())}
+        found[output] = sources.named_places(files, functions, names)
+        found[output] += [] if output.startswith("state.") else returned
+    return found
+
+
+# What else outputs are called in people's code.
+CALLED = {
+    "reward": ("rewards", "rew", "r"),
+    "terminated": ("done", "terminal", "terminate", "dones"),
+    "truncated": ("done", "truncate", "timeout"),
+    "done": ("terminated", "terminal"),
+    "observation": ("obs", "observations"),
+}
+
+
+def _taking_part(backend: Any, what: str) -> tuple[list[str], set[str]]:
+    """Files and names of the functions in which operations of a step or reset are written."""
+    sites = sources.sites_of(backend.traced(what).closed)
+    return sorted({s.file for s in sites}), {s.function.rpartition(".")[2] for s in sites}
 
 
 def _with_silent(backend: Any, what: str, found: list[Suspect]) -> list[Suspect]:
     """The suspects, and the assignments that pass values to the best of them without computing anything."""
-    taking_part = sources.sites_of(backend.traced(what).closed)
-    files, functions = sorted({s.file for s in taking_part}), {s.function.rpartition(".")[2] for s in taking_part}
-    busy = {(s.file, line) for s in taking_part for line in range(s.line, s.end_line + 1)}
-    silent = sources.silent_lines(files, functions, busy)
+    sites = sources.sites_of(backend.traced(what).closed)
+    busy = {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
+    silent = sources.silent_lines(*_taking_part(backend, what), busy)
     more = [
         Suspect(suspect.score * PASSED_ON, other.place, f"passes on what line {suspect.site.line} uses")
         for suspect in found
@@ -224,13 +244,32 @@ def _spaces(bench: Bench, check: Check) -> list[Suspect]:
     def rank(function: str) -> int:
         return 2 * (check.field not in function) + ("space" not in function)
 
-    idle.sort(key=lambda s: (rank(s.function), s.line))
-    suspects = _lines(idle, 0.2, f"runs when the {check.field} space is made")
+    idle.sort(key=lambda s: (rank(s.function), "return" not in sources.code(s), s.line))
     best = [s for s in idle if rank(s.function) == rank(idle[0].function)]
     apart, count = _bounds_apart(bench, check.field)
     written = sources.array_elements(best, count)
     exact = [place for element in apart for place in written.get(element, [])]
-    return _lines(exact, 0.9, f"this bound of the {check.field} is another than the reference's") + suspects
+    # All bounds at once: it is not an element that is wrong, but what is made of them.
+    whole = [s for s in best if "return" in sources.code(s)] if len(apart) == count else []
+    settings = [
+        place for name, place in sources.setting_sites(backend.functional.params).items() if _unlike(bench, name)
+    ]
+    return [
+        *_lines(settings, 0.95, "the reference has another value"),
+        *_lines([*whole, *exact], 0.9, f"this bound of the {check.field} is another than the reference's"),
+        *_lines(idle, 0.2, f"runs when the {check.field} space is made"),
+    ]
+
+
+def _unlike(bench: Bench, name: str) -> bool:
+    """Whether the reference has a constant of this name and another value."""
+    ours, theirs = (
+        {k.rpartition(".")[2]: v for k, v in side.spec.constants.items()}
+        for side in (bench.pair.ref, bench.pair.target)
+    )
+    if name not in ours or name not in theirs or np.shape(ours[name]) != np.shape(theirs[name]):
+        return False
+    return not np.allclose(ours[name], theirs[name], rtol=1e-6, atol=0)
 
 
 def _bounds_apart(bench: Bench, root: str) -> tuple[list[int], int]:

@@ -11,17 +11,19 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from pytest_envequiv.backends.opening import open_backend
-from pytest_envequiv.backends.protocol import Backend
+from pytest_envequiv.backends.protocol import Backend, Outcome, State
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.errors import EnvequivError
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.power.loading import loaded
 from pytest_envequiv.power.memory import Remembering
 from pytest_envequiv.power.mutants import Mutant
+from pytest_envequiv.stimuli.play import play
 from pytest_envequiv.verdict import DIFFERENT, Settings, Verdict
-from pytest_envequiv.whitebox import sources
-from pytest_envequiv.whitebox.dataflow import direct_outputs
+from pytest_envequiv.whitebox import dataflow, sources
 
 ORDER = ("L2", "L1", "L3")  # the cheapest kill first
 NAMED = 5  # suspects among which the mutated line should be
@@ -34,7 +36,7 @@ class Result:
     word      "killed"; "survived"; "broken": it does not open, or no step of it runs; "hung": it was stopped
     levels    level -> whether it has a DIFFERENT; levels that were not asked are absent
     check     the first check that said DIFFERENT, and ``seconds`` from opening the target to that verdict
-    root      the field that check names as the cause; ``truth``: outputs the mutated line feeds directly ([]: unknown)
+    root      the field that check names as the cause; ``truth``: fields that really are ([]: unknown)
     rank      of the mutated line among those blamed, from 1; None: not among them
     blamed    the first lines blamed, as "file:line"
     """
@@ -121,13 +123,28 @@ def _killed(result: Result, mutant: Mutant, judge: Judge, verdict: Verdict, seco
 
 
 def _truth(mutant: Mutant, judge: Judge, verdict: Verdict) -> list[str]:
-    """The compared fields that the mutated line feeds, other than through another of them."""
+    """The compared fields whose divergence is nobody's consequence, told by a trial of its own: the original and the
+    mutant, stepped from states of the original's play, give other values of them, and none of them is computed from
+    another such field. Empty where the two do not differ there."""
     if verdict.check.level == "L1":
         return []
-    backend: Any = judge.pair.target.backend
-    traced = backend.traced("step")
-    settings = sources.setting_sites(backend.functional.params)
-    inputs = [f"constants.{n}" for n, place in settings.items() if mutant.line <= place.line <= mutant.end_line]
-    lines = {(mutant.file, line) for line in range(mutant.line, mutant.end_line + 1)}
-    outputs = direct_outputs(traced, lines, inputs)
-    return [f.name for f in judge.pair.fields if output_name(f) in outputs]
+    original: Any = open_backend(judge.settings.target, dict(judge.contract.target_options))
+    rows = play(original, 32, 64, 4_000_037).rows
+    state, seeds = State(rows.state.fields), rows.seeds
+    ours, theirs = (b.step(state, rows.action, seeds) for b in (original, judge.pair.target.backend))
+    found = {}
+    for compared in judge.pair.fields:
+        name = output_name(compared)
+        x, y = (_value(outcome, name) for outcome in (ours, theirs))
+        if x is not None and y is not None and x.shape == y.shape:
+            live = ~ours.done.reshape(-1, *[1] * (x.ndim - 1)) if compared.live_only else True
+            if (~np.isclose(x, y, rtol=1e-5, atol=1e-7, equal_nan=True) & live).any():
+                found[compared.name] = name
+    flow = dataflow.flow(original.traced("step"))
+    return [f for f, name in found.items() if not any(flow.follows(name, o) for o in found.values() if o != name)]
+
+
+def _value(outcome: Outcome, name: str) -> np.ndarray | None:
+    values = outcome.state.fields if name.startswith("state.") else outcome.outputs
+    value = values.get(name.removeprefix("state."))
+    return None if value is None else np.asarray(value, float)

@@ -118,19 +118,24 @@ def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
 
 
 def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
-    """Outputs that should have been another value, as it stands: what was given their name is at fault."""
+    """Outputs that should have been another value, as it stands, or that nothing is computed for: what was given their
+    name is at fault."""
     known = scope(trial, len(trial.program.ops))
-    known += [("0", np.zeros(1)), ("1", np.ones(1))]
-    for output in trial.case.wrong:
+    known += [("0", np.zeros(1)), ("1", np.ones(1)), ("-1", -np.ones(1))]
+    for output in sorted(trial.case.wrong):
         expected = trial.case.expected[output]
         rows = trial.case.counts[output]
-        if output not in names or expected.shape[1] != 1 or not rows.any():
+        if output not in names or not rows.any():
             continue
-        for name, value in known:
+        if not trial.behind.get(output):
+            yield from (Suspect(0.6, place, "it stands here, and nothing computes it") for place in names[output])
+        for name, value in known if expected.shape[1] == 1 else ():
             guess = np.broadcast_to(np.asarray(value).ravel(), (trial.rows,))
             with np.errstate(all="ignore"):
                 error = np.abs(guess.astype(float) - expected[:, 0].astype(float))
-            if (error <= trial.case.tolerance[output][:, 0])[rows].all():
+            if (error <= trial.case.tolerance[output][:, 0])[rows].all() and not (
+                expected[rows] == expected[rows][0]
+            ).all():
                 yield from (Suspect(0.94, place, f"{name} is right") for place in names[output])
                 break
 

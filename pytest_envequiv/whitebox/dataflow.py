@@ -6,7 +6,7 @@ its own place. Program slicing as in Weiser (1981), over values instead of state
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -318,26 +318,6 @@ def _shows(traced: Traced, program: Program) -> dict[str, frozenset[str]]:
     for name, atom in zip(traced.outputs, program.outputs, strict=True):
         found[name] = _named(_of(reach, atom, count).reshape(-1, count).any(0), owners) - {name}
     return found
-
-
-def direct_outputs(traced: Traced, lines: Container[tuple[str, int]], inputs: Container[str] = ()) -> frozenset[str]:
-    """Outputs that operations of some source lines, (file, line), or some inputs feed other than through an output."""
-    program = flat(traced.closed)
-    ends: dict[int, set[str]] = {}  # the value an output is -> the outputs it is
-    for name, atom in zip(traced.outputs, program.outputs, strict=True):
-        first = origin(program, atom)
-        if not isinstance(first, Constant):
-            ends.setdefault(first, set()).add(name)
-    touched = {p for name, p in zip(traced.inputs, program.inputs, strict=True) if name in inputs}
-    found: set[str] = set()
-    for op in program.ops:
-        own = op.site is not None and any((op.site.file, n) in lines for n in range(op.site.line, op.site.end_line + 1))
-        # What an output is counts as reached, and is not followed any further.
-        if own or any(a in touched for a in op.inputs if not isinstance(a, Constant)):
-            for place in op.outputs:
-                found |= ends.get(place, set())
-                touched |= set() if place in ends else {place}
-    return frozenset(found)
 
 
 # -- showing it ------------------------------------------------------------------------------------------------------

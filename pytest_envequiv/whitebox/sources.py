@@ -7,7 +7,7 @@ import inspect
 import linecache
 import os
 import sys
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -63,27 +63,41 @@ def setting_sites(params: Any) -> dict[str, Site]:
     return found
 
 
-def named_places(files: Iterable[str], functions: Container[str], name: str) -> list[Site]:
-    """Where a value gets a name: keywords ``name=...`` of calls, keys of dicts and assignments in some functions."""
-    found = []
+def functions_in(files: Iterable[str], names: Container[str]) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """(file, function) of the functions of some names in some files."""
     for file in files:
         try:
             tree = ast.parse("".join(linecache.getlines(file)))
         except SyntaxError:
             continue
-        for function in ast.walk(tree):
-            if not isinstance(function, ast.FunctionDef) or function.name not in functions:
-                continue
-            for node in ast.walk(function):
-                if isinstance(node, ast.keyword) and node.arg == name:
-                    found.append(_place(file, node.value, function.name, node.lineno))
-                elif isinstance(node, ast.Dict):
-                    keys = zip(node.keys, node.values, strict=True)
-                    found += [
-                        _place(file, value, function.name, key.lineno)
-                        for key, value in keys
-                        if isinstance(key, ast.Constant) and key.value == name
-                    ]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name in names:
+                yield file, node
+
+
+def named_places(files: Iterable[str], functions: Container[str], names: Container[str]) -> list[Site]:
+    """Where a value gets one of some names: keywords of calls, keys of dicts and assignments in some functions."""
+    found = []
+    for file, function in functions_in(files, functions):
+        for node in ast.walk(function):
+            if isinstance(node, ast.keyword) and node.arg in names:
+                found.append(_place(file, node.value, function.name, node.lineno))
+            elif isinstance(node, ast.Dict):
+                pairs = zip(node.keys, node.values, strict=True)
+                named = [(k, v) for k, v in pairs if isinstance(k, ast.Constant) and k.value in names]
+                found += [_place(file, value, function.name, key.lineno) for key, value in named]
+            elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in names for t in node.targets):
+                found.append(_place(file, node.value, function.name, node.lineno))
+    return found
+
+
+def returned_places(files: Iterable[str], functions: Container[str]) -> list[Site]:
+    """Each element of the tuples some functions return, where it stands."""
+    found = []
+    for file, function in functions_in(files, functions):
+        for node in ast.walk(function):
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+                found += [_place(file, e, function.name, e.lineno) for e in node.value.elts]
     return found
 
 
