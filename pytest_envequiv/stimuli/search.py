@@ -129,6 +129,8 @@ def searched(
         for i in range(min(64, int(np.prod(played.rows.state.fields[name].shape[1:], dtype=int))))
     ]
     clocks = states.clocks(pair, played) if pair.time_limit is not None else []
+    # What is nearer to an end than the coarser side can tell would be beyond it there.
+    slack = 4 * max((f.eps for f in pair.fields if not f.exact), default=0.0)
     archive: Archive | None = None
     for tried in range(0, count, BATCH):
         progress("searching for states by coverage", tried, count)
@@ -138,7 +140,7 @@ def searched(
         else:
             ways = _bred(pair, archive, reaches, clocks, size, rng)
         rows, origin = states.entered(pair, ways.before)
-        inside = np.flatnonzero(states.within(rows, limits))
+        inside = np.flatnonzero(states.within(rows, limits, slack))
         if not len(inside):
             continue
         rows, ways = rows.take(inside), ways.take(origin[inside])
