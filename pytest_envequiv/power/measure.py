@@ -51,7 +51,8 @@ class Result:
     rank: int | None = None
     blamed: tuple[str, ...] = ()
     text: str = ""
-    detectable: str = ""  # of a survivor: the oracle's word, and in ``text`` what it saw
+    detectable: str = ""  # the oracle's word, where it was asked: of all survivors (``text`` is then its own), and some
+    where: str = ""  # what it saw it in
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "truth": list(self.truth), "blamed": list(self.blamed)}

@@ -1,0 +1,118 @@
+"""Many mutants at once: worker processes that each open the reference once, and are replaced when a mutant hangs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pytest_envequiv import contract as contracts
+from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.power import loading
+from pytest_envequiv.power.measure import Result, judged, remembering
+from pytest_envequiv.power.mutants import Mutant, mutants
+from pytest_envequiv.verdict import Settings
+
+REPLACED = 150  # mutants after which a worker makes room for a new one: compiled programs pile up
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    settings   of the runs: the pair, levels, profile, seed, contract
+    every      of the mutants, each ``every``-th is asked at all levels; the others until something is DIFFERENT
+    audit      of the killed, each ``audit``-th is put before the oracle too
+    timeout    seconds after which a mutant counts as hung
+    """
+
+    settings: Settings
+    every: int = 4
+    audit: int = 10
+    timeout: float = 300.0
+    workers: int = 2
+    files: tuple[str, ...] = ()  # of the target, to be mutated; none: the one that its class or module stands in
+    path: tuple[str, ...] = ()  # folders on which modules are looked for
+
+
+def listed(plan: Plan) -> tuple[list[Mutant], list[Mutant]]:
+    """(mutants of code that runs, mutants of code that no step, reset or space ever runs)."""
+    name, options = plan.settings.target, _options(plan)
+    files = plan.files or tuple(loading.sources(name, options)[:1])
+    reached = loading.reached(name, options)
+    running: list[Mutant] = []
+    idle: list[Mutant] = []
+    for file in files:
+        with open(file, encoding="utf-8") as source:
+            text = source.read()
+        for mutant in mutants(text, file):
+            names = None if reached is None else reached.get(file)
+            dead = bool(mutant.function) and names is not None and mutant.function not in names
+            (idle if dead else running).append(mutant)
+    return running, idle
+
+
+def measured(plan: Plan, chosen: Iterable[Mutant], tell: Callable[[Result], None]) -> Iterator[Result]:
+    """The result of each mutant, in the order given; ``tell`` hears of each as soon as it is there."""
+    from pebble import ProcessExpired, ProcessPool
+
+    context = multiprocessing.get_context("spawn")  # JAX must not be forked
+    arguments = (replace(plan, path=tuple(sys.path)),)
+    with ProcessPool(plan.workers, REPLACED, _begin, arguments, context) as pool:
+        futures = []
+        for number, mutant in enumerate(chosen):
+            futures.append((mutant, pool.schedule(_one, args=[mutant, number], timeout=plan.timeout)))
+        for mutant, future in futures:
+            try:
+                result: Result = future.result()
+            except Late:
+                result = Result(mutant.id, "hung", seconds=plan.timeout, text=f"no answer within {plan.timeout:g} s")
+            except ProcessExpired as error:
+                result = Result(mutant.id, "hung", text=f"its process died: exit code {error.exitcode}")
+            tell(result)
+            yield result
+
+
+# -- in a worker -----------------------------------------------------------------------------------------------------
+
+_kept: dict[str, Any] = {}
+
+
+def _begin(plan: Plan) -> None:
+    sys.path[:] = plan.path
+    _kept["plan"] = plan
+    contract = _contract(plan)
+    _kept["ref"] = remembering(plan.settings.ref, dict(contract.ref_options))
+
+
+def _one(mutant: Mutant, number: int) -> Result:
+    plan: Plan = _kept["plan"]
+    result = judged(mutant, plan.settings, _kept["ref"], _options(plan), number % plan.every == 0)
+    if result.word == "survived" or (result.word == "killed" and number % plan.audit == 0):
+        result = _before_the_oracle(result, mutant, plan)
+    return result
+
+
+def _before_the_oracle(result: Result, mutant: Mutant, plan: Plan) -> Result:
+    from pytest_envequiv.power.oracle import Oracle, broken
+
+    if "oracle" not in _kept:
+        _kept["oracle"] = Oracle(open_backend(plan.settings.target, _options(plan)))  # type: ignore[arg-type]
+    try:
+        with loading.loaded(plan.settings.target, _options(plan), mutant.file, mutant.source) as target:
+            found = _kept["oracle"].judge(target)
+    except Exception as error:
+        found = broken(error)
+    text = result.text if result.word == "killed" else found.text
+    return replace(result, detectable=found.word, where=found.where, text=text)
+
+
+def _contract(plan: Plan) -> contracts.Contract:
+    return contracts.read(plan.settings.contract) if plan.settings.contract else contracts.Contract()
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    return dict(_contract(plan).target_options)
