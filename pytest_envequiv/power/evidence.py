@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from pytest_envequiv.whitebox.jaxprs import evaluate
 UNBOUNDED = 3.0  # how far actions go in a direction without a bound
 WIDTH = 256  # elements of what is seen that a policy may look at
 MARGINS, PAIRS = 64, 128  # comparisons looked at, pairs of rows for each
-MEMORY = 1 << 28  # bytes of rows of play
+MEMORY = 1 << 29  # bytes of rows of play and their results
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,16 @@ def take(rows: Rows, chosen: np.ndarray) -> Rows:
 
 def play(programs: Programs, count: int, rng: np.random.Generator) -> Rows:
     """Rows of live states with the actions taken in them, shuffled. An episode that ends begins anew."""
-    per_row = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in programs.example("step").values())
     limit, spaces = programs.functional.time_limit, programs.functional.action
     steps = 512 if limit is None else int(np.clip(limit + 2, 64, 1024))
-    lanes = max(32, min(count, MEMORY // per_row) // steps)
+    lanes = max(32, min(count, MEMORY // programs.bytes_per_row) // steps)
     reset, step = (jax.vmap(programs.row(what)) for what in ("reset", "step"))
     policy = _policies(programs, lanes, rng)
 
     def seeds(key: Any) -> Any:
         return jax.random.bits(key, (lanes,), jnp.uint32) >> 1
 
-    def tick(carry: Any, time: Any) -> Any:
+    def tick(policy: Any, carry: Any, time: Any) -> Any:
         results, scale, last, key = carry
         key, *keys = jax.random.split(key, 4)
         seen = _seen(results)
@@ -103,12 +103,12 @@ def play(programs: Programs, count: int, rng: np.random.Generator) -> Rows:
         return (following, scale, unit, key), rows
 
     @jax.jit
-    def rollout(key: Any) -> Any:
+    def rollout(key: Any, policy: Any) -> Any:
         begun = reset({"seed": seeds(key)})
         scale = jnp.full(_seen(begun).shape[1], 1e-6)
-        return jax.lax.scan(tick, (begun, scale, policy["low"], key), jnp.arange(steps))[1]
+        return jax.lax.scan(partial(tick, policy), (begun, scale, policy["low"], key), jnp.arange(steps))[1]
 
-    rows = jax.device_get(rollout(jax.random.PRNGKey(int(rng.integers(2**31)))))
+    rows = jax.device_get(rollout(jax.random.PRNGKey(int(rng.integers(2**31))), policy))
     return take({n: v.reshape(-1, *v.shape[2:]) for n, v in rows.items()}, rng.permutation(steps * lanes))
 
 
@@ -215,7 +215,7 @@ def limits(programs: Programs, base: Evidence, rng: np.random.Generator) -> Rows
 def broad(programs: Programs, base: Evidence, count: int, size: int, rng: np.random.Generator) -> Rows:
     """States made of values of other rows, of the visited range and a tenth beyond it, and of its ends; then two steps
     of the original, of which only those that end nothing and stay finite are kept."""
-    count = min(count, len(base)) // size * size or size
+    count = max(size, min(count, len(base) // 4) // size * size)
     rows = take(base.rows, rng.integers(0, len(base), count))
     for name in programs.names:
         if name in programs.opaque | programs.free:

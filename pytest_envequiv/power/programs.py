@@ -18,7 +18,7 @@ from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
 from pytest_envequiv.backends.functional import JaxBackend, leaf_names
-from pytest_envequiv.whitebox.jaxprs import OnEquation, bind, closed, evaluate
+from pytest_envequiv.whitebox.jaxprs import OnEquation, bind, closed, evaluate, walk
 
 Rows = dict[str, np.ndarray]
 CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat"}
@@ -97,6 +97,18 @@ class Programs:
         """Shapes and types of a row that comes out."""
         self.traced(what)
         return self._results[what]
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Of what goes into a step and comes out of it."""
+        values = [*self.example("step").values(), *self.results("step").values()]
+        return sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in values)
+
+    @property
+    def working_bytes(self) -> int:
+        """Of all that is computed in a step of one row."""
+        made = [v.aval for equation in walk(self.traced("step")[0]) for v in equation.outvars]
+        return sum(int(np.prod(v.shape)) * 4 for v in made if hasattr(v, "shape")) or 4
 
     def compiled(self, what: str) -> Callable[[Rows], Rows]:
         if what not in self._compiled:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 FEW = 64  # distinct values up to which a sample is counted, not ranked
+ULPS = 8  # of the largest value: what rounding alone may do
 RARE = 10  # values seen fewer times than this in both samples together are counted as one
 
 
@@ -52,14 +53,15 @@ def _beyond(a: np.ndarray, b: np.ndarray) -> float:
 
 def different(a: dict[str, np.ndarray], b: dict[str, np.ndarray], alpha: float) -> tuple[str, str] | None:
     """The first field, and why, in which two samples of rows (name -> (B, ...)) differ: each element alone, then pairs
-    of elements by their sums, differences and joint values. None if none does at level ``alpha`` over all tests."""
+    of elements by their sums and differences. None if none does at level ``alpha`` over all tests. Values that differ
+    by rounding only count as one."""
     elements = [(name, i) for name in a for i in range(int(np.prod(a[name].shape[1:])))]
 
     def of(rows: dict[str, np.ndarray], element: tuple[str, int]) -> np.ndarray:
         name, i = element
         return np.asarray(rows[name].reshape(len(rows[name]), -1)[:, i], np.float64)
 
-    columns = [(of(a, e), of(b, e)) for e in elements]
+    columns = [_merged(of(a, e), of(b, e), a[e[0]].dtype) for e in elements]
     vary = [k for k, (x, y) in enumerate(columns) if len(np.unique(np.concatenate([x[:1000], y[:1000]]))) > 1]
     pairs = [(i, j) for n, i in enumerate(vary) for j in vary[n + 1 :]]
     pairs = [pairs[k] for k in np.linspace(0, len(pairs) - 1, min(len(pairs), 100)).astype(int)]
@@ -68,7 +70,7 @@ def different(a: dict[str, np.ndarray], b: dict[str, np.ndarray], alpha: float) 
         p = unlike(x, y)
         if p < level:
             return name, f"another distribution, p = {p:.1g}"
-    ranked = {k: _ranked(*columns[k]) for k in {k for pair in pairs for k in pair}}
+    ranked = {k: _scaled(*columns[k]) for k in {k for pair in pairs for k in pair}}
     for i, j in pairs:
         for sign in (1, -1):
             p = unlike(*(u + sign * v for u, v in zip(ranked[i], ranked[j], strict=True)))
@@ -77,9 +79,21 @@ def different(a: dict[str, np.ndarray], b: dict[str, np.ndarray], alpha: float) 
     return None
 
 
-def _ranked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _merged(x: np.ndarray, y: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Both samples, where pooled neighbours that are a few units in the last place apart have become one value."""
+    values, index = np.unique(np.concatenate([x, y]), return_inverse=True)
+    if dtype.kind == "f":
+        near = ULPS * np.finfo(np.float32).eps * np.abs(values[np.isfinite(values)]).max(initial=0)
+        with np.errstate(invalid="ignore"):
+            begins = np.concatenate([[True], ~(np.diff(values) <= near)])
+        values = values[begins][np.cumsum(begins) - 1]
+    return values[index[: len(x)]], values[index[len(x) :]]
+
+
+def _scaled(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both samples on the common scale of their pooled standard deviation."""
     both = np.concatenate([x, y])
     both = both[np.isfinite(both)]
     centre, spread = (both.mean(), both.std()) if len(both) else (0.0, 1.0)
-    return tuple(np.round((v - centre) / (spread or 1.0), 9) for v in (x, y))  # type: ignore[return-value]
+    one, other = (np.round((v - centre) / (spread or 1.0), 9) for v in (x, y))
+    return one, other
