@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # a pair is handed in; nothing of it is needed to read this f
     from pytest_envequiv.pair import Pair
 
 BATCH = 2_048  # candidates of one generation
-QUOTA = 8  # rows kept for one side
+QUOTA = 24  # rows kept for one side
 NEARER = 0.5  # how much nearer to a threshold a row must be to be kept for that
 PAIRS = 4_096  # new pairs of sides looked at in one generation
 FLAGS = 256  # boundaries that count like sides

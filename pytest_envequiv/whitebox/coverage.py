@@ -33,7 +33,7 @@ WRITTEN = {"clip", "_where", "relu"}  # functions of JAX that are choices of who
 # Files of JAX whose own choices are nobody's: indices made non-negative, loop counters, keys.
 HIDDEN = {"indexing.py", "slicing.py", "scatter.py", "loops.py", "random.py", "prng.py", "ufuncs.py"}
 OURS = str(Path(__file__).parent.parent) + os.sep
-WORD = 32  # flags that are handed out as one number
+WORD, VECTOR = 32, 16  # flags that are handed out as one number, numbers that are handed out as one vector
 LONGEST = 100  # characters of code
 
 
@@ -71,7 +71,7 @@ class Covered:
         """
         words, near = told
         flags = np.concatenate([(word[:, None] >> np.arange(WORD, dtype=np.uint32)) & 1 for word in words], 1)
-        distances = np.stack(near, 1) if near else np.zeros((len(flags), 0), np.float32)
+        distances = np.concatenate([np.zeros((len(flags), 0), np.float32), *near], 1)
         hits = np.zeros((len(flags), len(self.sides)), bool)
         hits[:, self.wanted] = flags[:, : int(self.wanted.sum())]
         ties = [self.comparisons.index(number) for number, side in self.sides if side == TIE]
@@ -128,7 +128,8 @@ def instrumented(function: Callable[..., Any], *example: Any) -> Covered:
         seen = Seen()
         outputs = _run(plan, jax.tree.leaves(args), on_draw, seen)
         near = [seen.near.get(number, jnp.float32(np.nan)) for number in comparisons]
-        return jax.tree.unflatten(tree, outputs), (_packed([seen.hits.get(key, False) for key in sides]), near)
+        words = _packed([seen.hits.get(key, False) for key in sides])
+        return jax.tree.unflatten(tree, outputs), (words, _gathered(near))
 
     return Covered(branches, comparisons, run)
 
@@ -142,6 +143,20 @@ def _packed(flags: list[Any]) -> list[Any]:
             word = word | (jnp.asarray(flag).astype(jnp.uint32) << np.uint32(place))
         words.append(word)
     return words
+
+
+def _gathered(numbers: list[Any]) -> list[Any]:
+    """Numbers as short vectors, each put in place by a choice: XLA makes one loop of it, where each number by itself,
+    or a concatenation, would be a loop of its own and compile for as long as the step."""
+    vectors = []
+    for start in range(0, len(numbers), VECTOR):
+        first, *rest = numbers[start : start + VECTOR]
+        places = jnp.arange(1 + len(rest))
+        vector = jnp.broadcast_to(first, places.shape)
+        for place, number in enumerate(rest, 1):
+            vector = jnp.where(places == place, number, vector)
+        vectors.append(vector)
+    return vectors
 
 
 # -- where the branches are ------------------------------------------------------------------------------------------
