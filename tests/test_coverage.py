@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from pytest_envequiv.whitebox.coverage import TIE, instrumented
+from pytest_envequiv.whitebox.branches import TIE
+from pytest_envequiv.whitebox.coverage import instrumented
 from pytest_envequiv.whitebox.draws import keeping, labelled, supplying
 
 

@@ -20,7 +20,7 @@ from pytest_envequiv.report import coverage, terminal
 from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.play import play
 from pytest_envequiv.verdict import EQUAL, INCONCLUSIVE, Settings
-from pytest_envequiv.whitebox.coverage import TIE
+from pytest_envequiv.whitebox.branches import TIE
 
 pytest_plugins = "pytester"
 

@@ -12,7 +12,8 @@ import numpy as np
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.verdict import EQUAL, INCONCLUSIVE, Check, Verdict
-from pytest_envequiv.whitebox.coverage import Branch, Covered
+from pytest_envequiv.whitebox.branches import Branch
+from pytest_envequiv.whitebox.coverage import Covered
 
 
 def branches_covered(bench: Bench, check: Check, sources: Sequence[str]) -> Verdict:
