@@ -109,6 +109,21 @@ def test_a_corner_is_found_that_play_does_not_meet(branchy):
     assert bench.pair.target_covered(rows, None)[0][:, both].any()
 
 
+def test_a_covered_step_is_the_step_with_the_draws_it_is_given():
+    judge = judging.of("drift", None, {"slip": 0.5})
+    pair, rows = judge.pair, judge.pair.sample.rows.take(slice(0, 100))
+    ours = pair.ref.step(rows.state, rows.action, rows.seeds)
+    hits, _ = pair.target_covered(rows, ours.draws)
+    slipped = hits[:, column(judge.bench.covered, "jnp.where(slips", "true")]
+    assert slipped.tolist() == (ours.draws[0].value < 0.5).tolist() and 0 < slipped.sum() < 100
+    backend, state = pair.target.backend, pair.inject(rows)
+    tape = backend.step(state, pair.target_action(rows.action), rows.seeds).draws
+    args = (state, pair.target_action(rows.action), rows.seeds + 1, tape)
+    plain, (covered, _, _) = backend.step(*args), backend.step_covered(*args)
+    for name, value in {**plain.state.fields, **plain.outputs}.items():
+        assert np.allclose(value, {**covered.state.fields, **covered.outputs}[name]), name
+
+
 # -- the checks ------------------------------------------------------------------------------------------------------
 
 
