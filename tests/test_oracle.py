@@ -69,17 +69,21 @@ def test_found(car, where, field, before, after):
         ("state.position + velocity", "velocity + state.position", "rounding"),
         ('{"discount": self.discount(state, params)}', "{}", "the same program"),
         ("jnp.cos(3 * state.position) * params.gravity", "params.gravity * jnp.cos(-3 * state.position)", "rounding"),
-        # the goal ends an episode before the right wall is reached
-        (
-            "position = jnp.clip(position, params.min_position, params.max_position)",
-            "position = jnp.maximum(position, params.min_position)",
-            "no difference",
-        ),
+        ("position == params.min_position", "position <= params.min_position", "no difference"),  # it was clipped to it
     ],
 )
 def test_equivalent(car, before, after, text):
     found = car(before, after)
     assert found.word == "equivalent" and text in found.text, found
+
+
+def test_a_difference_in_made_up_states_only_says_so(car):
+    # who is beyond the goal has passed it, and there the episode ended
+    found = car("position = jnp.clip(position, params.min_position, params.max_position)", "position = position")
+    assert found.example["origin"] == "play"  # the left wall
+    clip = "jnp.clip(position, params.min_position, params.max_position)"
+    found = car(clip, "jnp.maximum(position, params.min_position)")
+    assert (found.word, found.where, found.example["origin"]) == ("detectable", "step", "broad")
 
 
 def test_another_key_is_not_another_distribution(car):
