@@ -133,11 +133,11 @@ def _same_bounds(a: Space, b: Space) -> bool:
 
 
 def bounds_apart(a: Space, b: Space) -> np.ndarray:
-    """int[n]: elements for which both sides declare a finite bound, and another one. An infinite one promises nothing,
-    so that it is a matter of convention."""
-    finite = [np.isfinite(_bound(x, a)) & np.isfinite(_bound(y, b)) for x, y in ((a.low, b.low), (a.high, b.high))]
-    same = _compared_bounds(a, b)
-    return np.flatnonzero((finite[0] & ~same[0]) | (finite[1] & ~same[1]))
+    """int[n]: elements for which the sides declare other bounds; none where one side declares no bounds at all."""
+    if any(not np.isfinite([_bound(s.low, s), _bound(s.high, s)]).any() for s in (a, b)):
+        return np.zeros(0, int)
+    low, high = _compared_bounds(a, b)
+    return np.flatnonzero(~(low & high))
 
 
 def _compared_bounds(a: Space, b: Space) -> tuple[np.ndarray, np.ndarray]:

@@ -85,8 +85,21 @@ def _spec(bench: Bench, check: Check) -> Verdict:
             if len(apart):
                 where = f" (element {apart[0]})" if np.prod(ours.shape, dtype=int) > 1 else ""
                 return said(check, DIFFERENT, f"{name}: the reference's is {ours}, the target's {theirs}{where}")
+    for name, _, theirs in matched_spaces(bench.pair):
+        given = bench.pair.example_outcome.outputs.get(name) if check.field == "observation" else None
+        if given is not None and not _declared_as(given.dtype, np.dtype(theirs.dtype)):
+            return said(check, DIFFERENT, f"the target's {name} is {given.dtype}, its own space says {theirs.dtype}")
     matched = [f"{name} {a}" for name, a, _ in matched_spaces(bench.pair) if name.split(".")[0] == check.field]
     return said(check, EQUAL, "; ".join(matched) or "no spaces")
+
+
+def _declared_as(given: np.dtype, declared: np.dtype) -> bool:
+    """Whether values of one dtype are what a space of another promises: the same kind, and no more precise. What JAX
+    narrows to 32 bits was meant to have 64."""
+    kinds = ("f", "biu")
+    return any(given.kind in k and declared.kind in k for k in kinds) and (
+        given.kind != "f" or declared.itemsize >= given.itemsize
+    )
 
 
 def _runs(bench: Bench, check: Check) -> Verdict:

@@ -64,8 +64,13 @@ def remembering(name: str, options: dict[str, Any]) -> Backend:
     return Remembering(backend) if backend.spec.state == "fields" else backend
 
 
-def judged(mutant: Mutant, settings: Settings, ref: Backend, options: dict[str, Any], all_levels: bool) -> Result:
-    """Run the checks on a mutant until one says DIFFERENT; with ``all_levels``, until one of each level does."""
+def judged(
+    mutant: Mutant, settings: Settings, ref: Backend, original: Backend, options: dict[str, Any], all_levels: bool
+) -> Result:
+    """Run the checks on a mutant until one says DIFFERENT; with ``all_levels``, until one of each level does.
+
+    ``original``: the target without the bug, opened before the mutant is.
+    """
     result = Result(mutant.id, "survived")
     started = time.perf_counter()
     try:
@@ -78,7 +83,7 @@ def judged(mutant: Mutant, settings: Settings, ref: Backend, options: dict[str, 
                 found = _first_difference(judge, level)
                 result.levels[level] = found is not None
                 if found is not None and result.word != "killed":
-                    result = _killed(result, mutant, judge, found, time.perf_counter() - started)
+                    result = _killed(result, mutant, judge, original, found, time.perf_counter() - started)
                 if found is not None and not all_levels:
                     break
     except EnvequivError as error:
@@ -105,7 +110,7 @@ def _first_difference(judge: Judge, level: str) -> Verdict | None:
     return follower
 
 
-def _killed(result: Result, mutant: Mutant, judge: Judge, verdict: Verdict, seconds: float) -> Result:
+def _killed(result: Result, mutant: Mutant, judge: Judge, original: Any, verdict: Verdict, seconds: float) -> Result:
     blamed = verdict.evidence.get("blame", [])
     lines = [s["line"] if sources.short(mutant.file) == s["file"] else -1 for s in blamed]
     ranks = [n for n, line in enumerate(lines, 1) if mutant.line <= line <= mutant.end_line]
@@ -116,20 +121,19 @@ def _killed(result: Result, mutant: Mutant, judge: Judge, verdict: Verdict, seco
         check=verdict.check.id,
         seconds=round(seconds, 3),
         root=verdict.check.field,
-        truth=tuple(_truth(mutant, judge, verdict)),
+        truth=tuple(_truth(original, judge, verdict)),
         rank=ranks[0] if ranks else None,
         blamed=tuple(f"{s['file'].rsplit('/', 1)[-1]}:{s['line']}" for s in blamed[:NAMED]),
         text=verdict.summary,
     )
 
 
-def _truth(mutant: Mutant, judge: Judge, verdict: Verdict) -> list[str]:
+def _truth(original: Any, judge: Judge, verdict: Verdict) -> list[str]:
     """The compared fields whose divergence is nobody's consequence, told by a trial of its own: the original and the
     mutant, stepped from states of the original's play, give other values of them, and none of them is computed from
     another such field. Empty where the two do not differ there."""
     if verdict.check.level == "L1":
         return []
-    original: Any = open_backend(judge.settings.target, dict(judge.contract.target_options))
     rows = play(original, 32, 64, 4_000_037).rows
     state, seeds = State(rows.state.fields), rows.seeds
     ours, theirs = (b.step(state, rows.action, seeds) for b in (original, judge.pair.target.backend))

@@ -86,11 +86,12 @@ def _begin(plan: Plan) -> None:
     _kept["plan"] = plan
     contract = _contract(plan)
     _kept["ref"] = remembering(plan.settings.ref, dict(contract.ref_options))
+    _kept["original"] = open_backend(plan.settings.target, _options(plan))
 
 
 def _one(mutant: Mutant, number: int) -> Result:
     plan: Plan = _kept["plan"]
-    result = judged(mutant, plan.settings, _kept["ref"], _options(plan), number % plan.every == 0)
+    result = judged(mutant, plan.settings, _kept["ref"], _kept["original"], _options(plan), number % plan.every == 0)
     if result.word == "survived" or (result.word == "killed" and number % plan.audit == 0):
         result = _before_the_oracle(result, mutant, plan)
     return result
@@ -100,7 +101,7 @@ def _before_the_oracle(result: Result, mutant: Mutant, plan: Plan) -> Result:
     from pytest_envequiv.power.oracle import Oracle, broken
 
     if "oracle" not in _kept:
-        _kept["oracle"] = Oracle(open_backend(plan.settings.target, _options(plan)))  # type: ignore[arg-type]
+        _kept["oracle"] = Oracle(_kept["original"])
     try:
         with loading.loaded(plan.settings.target, _options(plan), mutant.file, mutant.source) as target:
             found = _kept["oracle"].judge(target)
