@@ -167,11 +167,13 @@ class Judge:
         return replace(verdict, word=EQUAL, notes=(*verdict.notes, note), evidence={**verdict.evidence, **told})
 
     def describe(self) -> dict[str, Any]:
-        """JSON-safe: {"ref": {name, kind, state, draws, versions}, "target": {...}, "map": {...}, "draws": str}; and
-        "seed", a text, if another than the one that was given was used."""
+        """JSON-safe: {"ref": {name, kind, state, draws, versions}, "target": {...}, "map": {...}, "draws": str}; also
+        "seed", a text, if another than the one that was given was used, and "dataflow" where it is known."""
         mixed = self.pair.settings.seed
         seed = {"seed": f"{self.settings.seed}, mixed with the target's files: {mixed}"}
-        return {**self.pair.describe(), **(seed if mixed != self.settings.seed else {})}
+        flow = self.bench.flow if self.pair.blocked is None else None
+        found = {} if flow is None else {"dataflow": flow.as_json()}
+        return {**self.pair.describe(), **(seed if mixed != self.settings.seed else {}), **found}
 
     def proposal(self) -> str:
         """The field map as TOML, to be completed by a person and given back as a contract."""

@@ -14,6 +14,7 @@ from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.power import loading
 from pytest_envequiv.power.measure import Result, judged, remembering
 from pytest_envequiv.power.mutants import Mutant, mutants
+from pytest_envequiv.power.programs import Programs, same_program
 from pytest_envequiv.verdict import Settings
 
 REPLACED = 150  # mutants after which a worker makes room for a new one: compiled programs pile up
@@ -91,10 +92,27 @@ def _begin(plan: Plan) -> None:
 
 def _one(mutant: Mutant, number: int) -> Result:
     plan: Plan = _kept["plan"]
+    if _same(mutant, plan):
+        return Result(mutant.id, "survived", detectable="equivalent", text="the same program and the same spaces")
     result = judged(mutant, plan.settings, _kept["ref"], _kept["original"], _options(plan), number % plan.every == 0)
     if result.word == "survived" or (result.word == "killed" and number % plan.audit == 0):
         result = _before_the_oracle(result, mutant, plan)
     return result
+
+
+def _same(mutant: Mutant, plan: Plan) -> bool:
+    """Whether the mutant is traced to the very jaxprs of the original and declares the same: nothing can differ."""
+    original = _kept["original"]
+    if not original.spec.traceable:
+        return False
+    try:
+        with loading.loaded(plan.settings.target, _options(plan), mutant.file, mutant.source) as target:
+            specs = [str(replace(b.spec, versions={})) for b in (original, target)]
+            whats = ("step", "reset", *(["auto"] if original.functional.auto is not None else []))
+            ours, theirs = Programs(original), Programs(target)  # type: ignore[arg-type]
+            return specs[0] == specs[1] and all(same_program(ours, theirs, what) for what in whats)
+    except Exception:  # it will be found to be broken
+        return False
 
 
 def _before_the_oracle(result: Result, mutant: Mutant, plan: Plan) -> Result:

@@ -152,7 +152,7 @@ def plot(pairs: Pairs, title: str, path: str) -> None:
     middle.bar(ALL, shares, color="#4878a8", label="by this level alone")
     middle.axhline(100 * killed(results).share, color="#c05040", label="by the suite")
     middle.set(ylim=(0, 105), title="by level", ylabel="%")
-    middle.legend(loc="lower right")
+    middle.legend(loc="lower center")
     times = np.sort([r.seconds for r in results if r.word == "killed"])
     right.plot(times, 100 * np.arange(1, len(times) + 1) / max(len(times), 1), color="#4878a8")
     right.set(

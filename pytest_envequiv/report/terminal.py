@@ -19,6 +19,7 @@ SWITCHES = ("strict", "isolate")  # settings that are on or off
 
 # How many ids to name where many share something.
 NAMED = 6
+BLAMED = 3  # lines of the target shown with a divergence
 
 
 def replay_command(path: str) -> str:
@@ -62,7 +63,8 @@ def failure(verdict: Verdict, pair: Mapping[str, Any]) -> list[str]:
     lines = [f"{verdict.word}: {verdict.summary}"]
     if verdict.divergence is not None:
         lines += rows(divergence(verdict.divergence))
-    more = [("also differ", ids(verdict.evidence.get("followers", ())))]
+    more = [("blame" if not n else "", suspect(s)) for n, s in enumerate(verdict.evidence.get("blame", ())[:BLAMED])]
+    more += [("also differ", ids(verdict.evidence.get("followers", ())))]
     reached = verdict.evidence.get("reached_from_reset")
     if reached:
         more += [
@@ -75,6 +77,11 @@ def failure(verdict: Verdict, pair: Mapping[str, Any]) -> list[str]:
     elif pair["ref"] and verdict.check.subject != "open":
         more += [("run again", rerun_command(pair, verdict.check.id))]
     return lines + rows(more)
+
+
+def suspect(found: Mapping[str, Any]) -> str:
+    """A line of the target that is blamed, and why."""
+    return f"{found['file']}:{found['line']}  {found['code']}   ({found['why']})"
 
 
 def divergence(found: Divergence) -> list[tuple[str, str]]:
@@ -225,6 +232,7 @@ def differences(verdicts: Iterable[Verdict]) -> list[str]:
                 ("follows", found[0].follows or ""),
                 ("also in", ids([v.check.id for v in found[1:]])),
                 ("followed by", ids([v.check.id for v in differing if v.follows in ours])),
+                ("blame", next((suspect(v.evidence["blame"][0]) for v in found if v.evidence.get("blame")), "")),
                 ("replay", replay_command(saved) if saved else ""),
             ]
         )

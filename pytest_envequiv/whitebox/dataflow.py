@@ -57,6 +57,15 @@ class Flow:
         sorted_nodes = rx.lexicographical_topological_sort(self.graph, key=lambda node: node["name"])
         return tuple(node["name"] for node in sorted_nodes if node["kind"] == "output")
 
+    def as_json(self) -> dict[str, Any]:
+        """{"order": outputs, "reads": {output: inputs}, "shows": {output: outputs}, "draws": {draw: what and where}}"""
+        return {
+            "order": list(self.order),
+            "reads": {name: sorted(self.reads[name]) for name in self.outputs},
+            "shows": {name: sorted(self.shows[name]) for name in self.outputs},
+            "draws": dict(self.draws),
+        }
+
     def follows(self, output: str, other: str) -> bool:
         """Whether ``output`` is computed, by whatever way, from ``other``."""
         seen, left = set(), [output]
@@ -318,30 +327,3 @@ def _shows(traced: Traced, program: Program) -> dict[str, frozenset[str]]:
     for name, atom in zip(traced.outputs, program.outputs, strict=True):
         found[name] = _named(_of(reach, atom, count).reshape(-1, count).any(0), owners) - {name}
     return found
-
-
-# -- showing it ------------------------------------------------------------------------------------------------------
-
-
-def text(found: Flow) -> str:
-    """One paragraph an output, in the order of mending."""
-    lines = []
-    for name in found.order:
-        inputs = [n for n in found.inputs if n in found.reads[name] and not n.startswith("seed")]
-        named = [f"{n} ({found.draws[n]})" if n in found.draws else n for n in inputs]
-        lines.append(f"{name} <- {', '.join(named) or 'nothing'}")
-        if found.shows[name]:
-            lines.append(f"  through {', '.join(sorted(found.shows[name]))}")
-        lines += [f"  [{i}] <- {', '.join(sorted(own))}" for i, own in found.elements.get(name, {}).items()]
-    return "\n".join(lines)
-
-
-def mermaid(found: Flow) -> str:
-    """A flowchart that GitHub and most editors draw."""
-    graph, lines = found.graph, ["flowchart LR"]
-    for index in graph.node_indices():
-        node = graph[index]
-        lines.append(f'  n{index}["{node["name"]}"]' + (":::out" if node["kind"] == "output" else ""))
-    for a, b, kind in graph.weighted_edge_list():
-        lines.append(f"  n{a} {'==>' if kind == 'shows' else '-->'} n{b}")
-    return "\n".join([*lines, "  classDef out stroke-width:3px"])
