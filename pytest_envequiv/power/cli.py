@@ -95,7 +95,7 @@ def _measured(options: argparse.Namespace) -> int:
     chosen = running
     if options.sample is not None and options.sample < len(running):
         chosen = random.Random(options.seed).sample(running, options.sample)
-    results = _shown(plan, chosen)
+    results = shown(plan, chosen)
     pairs = list(zip(chosen, results, strict=True))
     print(table.text(pairs, len(idle)))
     where = Path(options.output) / "power" / f"{pair_name(settings.ref, settings.target)}.json"
@@ -109,7 +109,7 @@ def _measured(options: argparse.Namespace) -> int:
     return 0 if rate.part == rate.whole else 1
 
 
-def _shown(plan: run.Plan, chosen: list[Mutant]) -> list[Result]:
+def shown(plan: run.Plan, chosen: list[Mutant]) -> list[Result]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

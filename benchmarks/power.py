@@ -1,0 +1,114 @@
+"""What the verifier catches, on the five Gymnasium/gymnax pairs of classic control, by mutants of the gymnax side.
+
+    python benchmarks/power.py [--sample N] [--seed S] [--profile quick] [--workers W] [--output DIR] [NAME ...]
+
+MountainCarContinuous is measured on a copy of gymnax's file, made in a temporary folder, in which the wall bug is
+mended; the others on gymnax as it is installed. What survives ``quick`` and is detectable is judged again with
+``thorough``. Everything is drawn from the seed. Writes one JSON report and one plot a pair, and prints a table in
+Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_envequiv import contents
+from pytest_envequiv.power import cli, run, table
+from pytest_envequiv.power.measure import Result
+from pytest_envequiv.power.mutants import Mutant
+from pytest_envequiv.verdict import Settings, pair_name
+
+NAMES = ("CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1")
+BUG = "(1 - (position >= params.goal_position) * (velocity < 0))"
+MENDED = "(1 - (position == params.min_position) * (velocity < 0))"
+
+
+def mended(folder: str) -> str:
+    """A copy of gymnax's MountainCarContinuous without the wall bug; its name as a target."""
+    spec = importlib.util.find_spec("gymnax.environments.classic_control.continuous_mountain_car")
+    assert spec is not None and spec.origin is not None
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    assert text.count(BUG) == 1, "gymnax has changed: is the wall bug still there?"
+    Path(folder, "mended_mountain_car.py").write_text(text.replace(BUG, MENDED), encoding="utf-8")
+    return "mended_mountain_car:ContinuousMountainCar"
+
+
+def measured(name: str, target: str, options: argparse.Namespace) -> list[str]:
+    """One pair: its row of the table."""
+    settings = Settings(f"gymnasium:{name}", target, profile=options.profile, seed=options.seed, output=options.output)
+    plan = run.Plan(settings, workers=options.workers, every=options.every)
+    running, idle = run.listed(plan)
+    chosen = running
+    if options.sample and options.sample < len(running):
+        chosen = random.Random(options.seed).sample(running, options.sample)
+    began = time.perf_counter()
+    results = cli.shown(plan, chosen)
+    seconds = time.perf_counter() - began
+    pairs = list(zip(chosen, results, strict=True))
+    print(f"\n{name}: {len(running):,} mutants, {len(chosen):,} measured in {seconds:.0f} s\n", flush=True)
+    print(table.text(pairs, len(idle)), flush=True)
+    left = [m for m, r in pairs if r.word == "survived" and table.detectable(r)]
+    again = (
+        cli.shown(replace(plan, settings=replace(settings, profile="thorough"), audit=1 << 30), left) if left else []
+    )
+    _written(plan, pairs, idle, list(zip(left, again, strict=True)), options.output, name)
+    told = table.summary(pairs)
+    killed, rest = table.killed(results), len(left) - sum(r.word == "killed" for r in again)
+    return [
+        name, f"{len(chosen):,} of {len(running):,}", f"{told['broken'] + told['hung']}",
+        f"{told['equivalent'] + told['illegal_only']}", str(killed), f"{killed.whole - rest} of {killed.whole}",
+        str(table.blamed(results, 1)), str(table.blamed(results, 5)), str(table.roots(results)),
+        f"{told['seconds_median']:.1f} s", f"{len(told['doubtful'])} of {told['audited']}", f"{seconds:.0f} s",
+    ]  # fmt: skip
+
+
+def _written(
+    plan: run.Plan,
+    pairs: list[tuple[Mutant, Result]],
+    idle: list[Mutant],
+    again: list[tuple[Mutant, Result]],
+    output: str,
+    name: str,
+) -> None:
+    told = cli.document(plan, pairs, idle, contents.package_hash(plan.settings.target))
+    told["thorough"] = [{"diff": m.diff(), **r.as_json()} for m, r in again]
+    where = Path(output) / "power" / f"{pair_name(plan.settings.ref, plan.settings.target)}.json"
+    where.parent.mkdir(parents=True, exist_ok=True)
+    where.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    table.plot(pairs, f"mutants of gymnax's {name}, {plan.settings.profile}", str(where.with_suffix(".png")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--sample", type=int, help="mutants a pair (default: all)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--every", type=int, default=4, help="each Nth mutant is asked at all levels")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--output", default=".envequiv")
+    options = parser.parse_args()
+    head = ("pair", "measured", "do not run", "equivalent", "killed", "with thorough", "line first", "line in five",
+            "root field", "median", "doubtful", "took")  # fmt: skip
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        sys.path.insert(0, folder)
+        for name in options.names or NAMES:
+            target = mended(folder) if name == "MountainCarContinuous-v0" else f"gymnax:{name}"
+            rows.append(measured(name, target, options))
+    print()
+    for row in (head, ["---"] * len(head), *rows):
+        print(f"| {' | '.join(row)} |")
+
+
+if __name__ == "__main__":
+    main()
