@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ports import drift
@@ -130,6 +133,33 @@ def test_an_auto_reset_that_does_not_run_is_seen(car):
 def test_bugs_of_a_port(track, bug, where, field):
     found = track.judge(open_backend(drift.GymnaxDrift(bug)))
     assert (found.word, found.where, found.field) == ("detectable", where, field), found
+
+
+class Lamp:
+    """A flag kept as a float: what it decides is no matter of rounding."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, ignored=False):
+        self.ignored = ignored
+
+    def reset(self, key):
+        return {"x": jax.random.uniform(key), "on": jnp.float32(1)}
+
+    def step(self, state, action):
+        x = jnp.where((state["on"] == 1) & (not self.ignored), 0.9 * state["x"] + 0.1 * action[0], state["x"])
+        after = {"x": x, "on": 1 - state["on"]}
+        return after, x[None], x, x > 0.95
+
+    def observe(self, state):
+        return state["x"][None]
+
+
+def test_flags_are_not_pushed():
+    oracle = Oracle(open_backend(Lamp()), rows=1 << 12, resets=1 << 12)
+    assert oracle.judge(open_backend(Lamp())).word == "equivalent"
+    found = oracle.judge(open_backend(Lamp(ignored=True)))
+    assert (found.word, found.where) == ("detectable", "step"), found
 
 
 def test_steps_that_draw():

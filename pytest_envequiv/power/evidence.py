@@ -115,7 +115,7 @@ def play(programs: Programs, count: int, rng: np.random.Generator) -> Rows:
 def _policies(programs: Programs, lanes: int, rng: np.random.Generator) -> dict[str, Any]:
     """The habits of each lane, for actions as numbers from 0 to 1: 0 anything, 1 sticky, 2 always the same, 3 to and
     fro, 4 by the sign of one element of what is seen or of two, 5 by that of a random plane through it."""
-    size = _size(programs.functional.action)
+    size = size_of(programs.functional.action)
     width = _seen(jax.eval_shape(jax.vmap(programs.row("reset")), {"seed": jnp.zeros(1, jnp.uint32)}), True)
     mode = rng.permutation(np.arange(lanes) % 6)
     weights = rng.normal(size=(lanes, width, size)) * 10 ** rng.uniform(-1, 1, (lanes, width, 1))
@@ -164,7 +164,7 @@ def _seen(results: Mapping[str, Any], only_width: bool = False) -> Any:
     return jnp.nan_to_num(flat[:, np.linspace(0, width - 1, min(width, WIDTH)).astype(int)])
 
 
-def _size(spaces: Mapping[str, Space]) -> int:
+def size_of(spaces: Mapping[str, Space]) -> int:
     return sum(int(np.prod(space.shape)) for space in spaces.values())
 
 
@@ -249,7 +249,7 @@ def broad(programs: Programs, base: Evidence, count: int, size: int, rng: np.ran
 
 def _acted(programs: Programs, results: Rows, kept: np.ndarray, rng: np.random.Generator) -> Rows:
     """New actions and seeds for the chosen rows."""
-    unit = rng.random((len(kept), _size(programs.functional.action)), np.float32)
+    unit = rng.random((len(kept), size_of(programs.functional.action)), np.float32)
     unit = np.where(rng.random(unit.shape) < 0.3, np.round(unit), unit)
     mask = results[MASK][kept] if MASK in results else None
     drawn = {name: np.asarray(value) for name, value in actions(unit, programs.functional.action, mask).items()}
@@ -345,62 +345,3 @@ def _margins(body: Any, given: Any) -> Any:
 
     evaluate(body, given, watched)
     return jnp.concatenate(found) if found else jnp.zeros(0)
-
-
-# -- episodes --------------------------------------------------------------------------------------------------------
-
-LANES, COPIES, STEPS = 128, 3, 300
-
-
-@dataclass(frozen=True)
-class Track:
-    """One step of LANES free-running episodes.
-
-    rows      what went in: actions and seeds are for others to run along with
-    expected  what came out
-    spread    how far the copies that are pushed at every step are from it, by field
-    together  bool[LANES]: the episode goes on, and the copies agree on all that is exact and nearly on the rest
-    """
-
-    rows: Rows
-    expected: Rows
-    spread: Rows
-    together: np.ndarray
-
-
-def tracks(programs: Programs, resets: Rows, seed: int) -> list[Track]:
-    """Episodes of the original from its own resets, each beside COPIES of itself whose floats are pushed by one unit in
-    the last place at every step."""
-    rng = np.random.default_rng([seed, 6])
-    step, count = programs.compiled("step"), LANES * (1 + COPIES)
-    results = {name: np.repeat(value[:LANES], 1 + COPIES, 0) for name, value in resets.items()}
-    together, found = np.ones(LANES, bool), []
-    unit = rng.random((LANES, _size(programs.functional.action)), np.float32)
-    limit = programs.functional.time_limit
-    for _ in range(min(STEPS, limit + 1 if limit else STEPS)):
-        unit = np.where(rng.random((LANES, 1)) < 0.8, unit, np.round(1.4 * rng.random(unit.shape, np.float32) - 0.2, 1))
-        mask = results[MASK][:: 1 + COPIES] if MASK in results else None
-        rows = {name: results[name].copy() for name in programs.names}
-        for value in rows.values():
-            if value.dtype.kind == "f":
-                way = rng.choice([-1, 1], value.shape)
-                way[:: 1 + COPIES] = 0
-                value += (way * np.spacing(np.abs(value)) * (value != 0)).astype(value.dtype)
-        chosen = actions(unit.clip(0, 1), programs.functional.action, mask)
-        rows |= {name: np.repeat(np.asarray(value), 1 + COPIES, 0) for name, value in chosen.items()}
-        rows["seed"] = np.repeat(rng.integers(0, 2**31, LANES).astype(np.uint32), 1 + COPIES)
-        results = step(rows)
-        spread = {}
-        for name, value in results.items():
-            lanes = value.reshape(LANES, 1 + COPIES, -1)
-            far = np.abs(lanes[:, 1:].astype(float) - lanes[:, :1].astype(float)).max(1)
-            spread[name] = far.reshape(LANES, *value.shape[1:])
-            if name not in programs.opaque:
-                large = np.abs(lanes[:, 0].astype(float)) + 1e-6
-                together &= ~((far > 1e-3 * large) if value.dtype.kind == "f" else far != 0).any(1)
-        only = take(rows, np.arange(0, count, 1 + COPIES)), take(results, np.arange(0, count, 1 + COPIES))
-        found.append(Track(*only, spread, together.copy()))
-        together &= ~over(only[1])
-        if not together.any():
-            break
-    return found

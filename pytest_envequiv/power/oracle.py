@@ -20,13 +20,13 @@ import numpy as np
 
 from pytest_envequiv.backends.functional import JaxBackend
 from pytest_envequiv.backends.protocol import Space
-from pytest_envequiv.power.evidence import LANES, MEMORY, Evidence, Track, gathered, over, take, tracks
+from pytest_envequiv.power.evidence import MEMORY, Evidence, gathered, over, take
 from pytest_envequiv.power.programs import Programs, Rows, pieces, run, same_program
+from pytest_envequiv.power.rounding import LANES, PUSHES, Track, pushed, tracks
 from pytest_envequiv.power.samples import different
 
 RATIO = 64
 EPS = float(np.finfo(np.float32).eps)
-PUSHES = 32  # of each row that is looked at closely
 LOOKED_AT = 32  # suspicious rows of a field that are
 ALPHA = 1e-9  # for all statistics of one mutant and aspect
 FIRST = 1024  # rows of the first look
@@ -264,21 +264,13 @@ class Oracle:
         return np.asarray(off.any(1))
 
     def _pushed(self, what: str, rows: Rows, ulps: int) -> Rows:
-        """The original's results (B * PUSHES, ...) with its float inputs pushed by 1 to ``ulps`` units in the last
-        place, each its own way. Zero stays zero: it is not the result of rounding."""
-        rng = np.random.default_rng([self._seed, 3])
-        count = len(rows["seed"])
-        many = {name: np.repeat(value, PUSHES, 0) for name, value in rows.items()}
-        for name, value in many.items():
-            if value.dtype.kind != "f":
-                continue
-            size = np.exp(rng.uniform(0, np.log(ulps) if ulps > 1 else 0, value.shape)).round()
-            size.reshape(count, PUSHES, -1)[:, :2] = ulps
-            way = rng.choice([-1, 1], value.shape)
-            way.reshape(count, PUSHES, -1)[:, 0], way.reshape(count, PUSHES, -1)[:, 1] = -1, 1
-            far = value + way * size * np.where(value == 0, 0, np.spacing(np.abs(value)))
-            many[name] = far.astype(value.dtype)
-        return run(self._original.compiled(what), many, LOOKED_AT * PUSHES)
+        return pushed(self._original, what, rows, ulps, self._whole, self._seed)
+
+    @cached_property
+    def _whole(self) -> set[str]:
+        """Inputs of a float type that are whole numbers in all of play: flags and counts."""
+        play = self.evidence[0].rows
+        return {name for name, v in play.items() if v.dtype.kind == "f" and bool((v == np.round(v)).all())}
 
     # -- steps that draw -----------------------------------------------------------------------------------------
 
@@ -385,7 +377,7 @@ class Oracle:
 
     @cached_property
     def _tracks(self) -> list[Track]:
-        return tracks(self._original, self._resets, self._seed)
+        return tracks(self._original, self._resets, self._whole, self._seed)
 
 
 def _same_space(a: Space, b: Space) -> bool:
