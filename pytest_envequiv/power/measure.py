@@ -52,7 +52,7 @@ class Result:
     blamed: tuple[str, ...] = ()
     text: str = ""
     detectable: str = ""  # the oracle's word, where it was asked: of all survivors (``text`` is then its own), and some
-    where: str = ""  # what it saw it in
+    where: str = ""  # what it saw it in; "unreached": only in made-up states, which its play never came to
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "truth": list(self.truth), "blamed": list(self.blamed)}

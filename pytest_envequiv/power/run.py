@@ -116,7 +116,7 @@ def _same(mutant: Mutant, plan: Plan) -> bool:
 
 
 def _before_the_oracle(result: Result, mutant: Mutant, plan: Plan) -> Result:
-    from pytest_envequiv.power.oracle import Oracle, broken
+    from pytest_envequiv.power.oracle import LIVE, Oracle, broken
 
     if "oracle" not in _kept:
         _kept["oracle"] = Oracle(_kept["original"])
@@ -126,7 +126,8 @@ def _before_the_oracle(result: Result, mutant: Mutant, plan: Plan) -> Result:
     except Exception as error:
         found = broken(error)
     text = result.text if result.word == "killed" else found.text
-    return replace(result, detectable=found.word, where=found.where, text=text)
+    unreached = found.where == "step" and found.example.get("origin") not in LIVE
+    return replace(result, detectable=found.word, where="unreached" if unreached else found.where, text=text)
 
 
 def _contract(plan: Plan) -> contracts.Contract:

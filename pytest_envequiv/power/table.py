@@ -29,11 +29,14 @@ class Rate:
         return f"{self.share:.1%} ({self.part:,} of {self.whole:,})" if self.whole else "none"
 
 
+APART = ("illegal", "unreached")  # differences no agent sees, as far as is known: listed apart
+
+
 def detectable(result: Result) -> bool:
     """Killed, or shown by the oracle to differ where an agent can get. What differs only for actions outside of their
-    space, or does not open, is listed apart."""
+    space, or in made-up states that no play came to, or does not open, is listed apart."""
     return result.word == "killed" or (
-        result.word == "survived" and result.detectable == "detectable" and result.where != "illegal"
+        result.word == "survived" and result.detectable == "detectable" and result.where not in APART
     )
 
 
@@ -87,7 +90,7 @@ def summary(pairs: Pairs) -> dict[str, Any]:
         "mutants": len(results),
         **words,
         "equivalent": sum(r.word == "survived" and r.detectable == "equivalent" for r in results),
-        "illegal_only": sum(r.word == "survived" and r.where == "illegal" for r in results),
+        **{f"{where}_only": sum(r.word == "survived" and r.where == where for r in results) for where in APART},
         "kill": rate(killed(results)),
         "levels": {level: rate(by_level(results, level)) for level in ALL},
         "kinds": {name: rate(found) for name, found in by(pairs, lambda m: m.kind).items()},
@@ -110,7 +113,8 @@ def text(pairs: Pairs, idle: int, shown: int = 20) -> str:
         f"{told['mutants']:,} mutants: {told['killed']:,} killed, {told['survived']:,} survived, "
         f"{told['broken']:,} do not run, {told['hung']:,} hung; {idle:,} more lie in code that nothing runs",
         f"of the survivors {told['equivalent']:,} are equivalent as far as the oracle sees, "
-        f"{told['illegal_only']:,} differ only for illegal actions",
+        f"{told['illegal_only']:,} differ only for illegal actions, "
+        f"{told['unreached_only']:,} only in made-up states that no play came to",
         "",
         f"detectable mutants killed  {killed(results)}",
         *(f"  by {level} alone              {by_level(results, level)}" for level in ALL),
@@ -126,12 +130,17 @@ def text(pairs: Pairs, idle: int, shown: int = 20) -> str:
     for title, groups in (("kind", by(pairs, lambda m: m.kind)), ("about", by(pairs, lambda m: m.topic))):
         lines += ["", title.ljust(20) + "killed"]
         lines += [f"{name:<20}{rate}" for name, rate in groups.items() if rate.whole]
-    left = [(m, r) for m, r in pairs if r.word == "survived" and detectable(r)]
+    left = [(m, r) for m, r in pairs if r.word == "survived" and (detectable(r) or r.where in APART)]
+    left.sort(key=lambda pair: not detectable(pair[1]))
     for mutant, result in left[:shown]:
-        lines += ["", f"survivor {mutant.id} ({mutant.topic}); the oracle: {result.text}", mutant.diff()]
+        lines += ["", f"survivor {mutant.id} ({mutant.topic}); the oracle{_only(result)}: {result.text}", mutant.diff()]
     if len(left) > shown:
         lines.append(f"and {len(left) - shown} more (in the JSON)")
     return "\n".join(lines)
+
+
+def _only(result: Result) -> str:
+    return {"illegal": ", for illegal actions only", "unreached": ", in made-up states only"}.get(result.where, "")
 
 
 def plot(pairs: Pairs, title: str, path: str) -> None:
