@@ -65,7 +65,8 @@ def measured(name: str, target: str, options: argparse.Namespace) -> list[str]:
     killed, rest = table.killed(results), len(left) - sum(r.word == "killed" for r in again)
     return [
         name, f"{len(chosen):,} of {len(running):,}", f"{told['broken'] + told['hung']}",
-        f"{told['equivalent']}", f"{told['illegal_only'] + told['unreached_only']}", str(killed), f"{killed.whole - rest} of {killed.whole}",
+        f"{told['equivalent']}", f"{told['illegal_only'] + told['unreached_only']}", str(killed),
+        f"{killed.whole - rest} of {killed.whole}",
         str(table.blamed(results, 1)), str(table.blamed(results, 5)), str(table.roots(results)),
         f"{told['seconds_median']:.1f} s", f"{len(told['doubtful'])} of {told['audited']}", f"{seconds:.0f} s",
     ]  # fmt: skip
@@ -97,8 +98,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--output", default=".envequiv")
     options = parser.parse_args()
-    head = ("pair", "measured", "do not run", "equivalent", "unreachable", "killed", "with thorough", "line first", "line in five",
-            "root field", "median", "doubtful", "took")  # fmt: skip
+    head = (
+        "pair", "measured", "do not run", "equivalent", "unreachable", "killed", "with thorough", "line first",
+        "line in five", "root field", "median", "doubtful", "took",
+    )  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
