@@ -63,7 +63,8 @@ class Program:
                 if op.name == "draw" and draws:
                     value = left.pop(0)
                     if op.kind == "bernoulli":  # given as the uniform number that decides it
-                        value = value < read(values, op.inputs[1])
+                        chance = np.asarray(read(values, op.inputs[1]))
+                        value = value < chance.reshape(chance.shape + (1,) * (np.ndim(value) - chance.ndim))
                     values[op.outputs[0]] = np.broadcast_to(value, op.shapes[0]).astype(op.dtypes[0])
                 else:
                     values.update(zip(op.outputs, op.run([read(values, a) for a in op.inputs]), strict=True))
@@ -95,6 +96,8 @@ def flat(body: Any) -> Program:
             return Constant(_plain(found.val)) if isinstance(found, jex.Literal) else names[found]
 
         for equation in part.jaxpr.eqns:
+            if not equation.outvars:  # a message to the screen
+                continue
             inputs = [atom(a) for a in equation.invars]
             where = site(equation) or above
             primitive = equation.primitive.name
@@ -106,7 +109,8 @@ def flat(body: Any) -> Program:
                 outputs = []
                 for var, *choices in zip(equation.outvars, *branches, strict=True):
                     place = fresh()
-                    ops.append(_op("choose", (inputs[0], *choices), (place,), where, _choose, {}, [var]))
+                    choose = _choose_key if _is_key(var.aval) else _choose
+                    ops.append(_op("choose", (inputs[0], *choices), (place,), where, choose, {}, [var]))
                     outputs.append(place)
             else:
                 places = tuple(fresh() for _ in equation.outvars)
@@ -162,15 +166,35 @@ def _choose(values: Sequence[Any]) -> list[Any]:
     return [np.asarray(found, np.asarray(cases[0]).dtype)]
 
 
+def _choose_key(values: Sequence[Any]) -> list[Any]:
+    """Which branch's key: of all that is chosen, the one kind of value that numpy cannot hold."""
+    which, *cases = values
+    return [cases[int(np.clip(which, 0, len(cases) - 1))]]
+
+
 def _remainder(x: Any, y: Any) -> Any:
-    return np.fmod(x, y)
+    x, y = np.asarray(x), np.asarray(y)
+    return np.where(y == 0, x, np.fmod(x, y)) if x.dtype.kind in "iu" else np.fmod(x, y)
 
 
 def _quotient(x: Any, y: Any) -> Any:
-    if np.asarray(x).dtype.kind == "f":
+    x, y = np.asarray(x), np.asarray(y)
+    if x.dtype.kind not in "iu":
         return np.divide(x, y)
-    safe = np.where(np.asarray(y) == 0, 1, y)
-    return np.where(np.asarray(y) == 0, -1, np.trunc(np.asarray(x) / safe)).astype(np.asarray(x).dtype)
+    safe = np.where(y == 0, np.ones_like(y), y)
+    down = x // safe
+    toward_zero = down + ((down * safe != x) & ((x < 0) != (safe < 0)))
+    return np.where(y == 0, np.array(-1).astype(x.dtype), toward_zero)
+
+
+def _cast(value: Any, dtype: np.dtype[Any]) -> Any:
+    """As XLA casts: a float that no whole number is near enough to becomes the last one there is, NaN becomes 0."""
+    value = np.asarray(value)
+    if dtype.kind not in "iu" or value.dtype.kind in "iub":
+        return value.astype(dtype)
+    ends = np.iinfo(dtype)
+    found = np.where(np.isnan(value), np.zeros_like(value), value).astype(dtype)
+    return np.where(value >= ends.max, ends.max, np.where(value <= ends.min, ends.min, found)).astype(dtype)
 
 
 # Primitives of a value each, by name, on operands of one dtype. JAX has made all broadcasting explicit but of scalars.
@@ -215,8 +239,6 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "stop_gradient": lambda x: x,
     "copy": lambda x: x,
     "copy_p": lambda x: x,
-    "reduce_precision": lambda x: x,
-    "optimization_barrier": lambda x: x,
 }
 LOGICAL = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert}
 REDUCTIONS: dict[str, Callable[..., Any]] = {
@@ -224,8 +246,8 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "reduce_max": np.max,
     "reduce_min": np.min,
     "reduce_prod": np.prod,
-    "reduce_and": np.all,
-    "reduce_or": np.any,
+    "reduce_and": np.bitwise_and.reduce,
+    "reduce_or": np.bitwise_or.reduce,
 }
 # Primitives whose outputs only rearrange their first operands: run on places, they say which element goes where.
 STRUCTURAL = {
@@ -244,16 +266,19 @@ STRUCTURAL = {
 def _runner(equation: Any) -> tuple[str, Callable[[Sequence[Any]], list[Any]]]:
     """(name, function) of an equation: in numpy where we know how, else through JAX."""
     name, params = equation.primitive.name, equation.params
-    dtype = None if _is_key(equation.outvars[0].aval) else np.dtype(equation.outvars[0].aval.dtype)
-    shape = equation.outvars[0].aval.shape
+    if any(_is_key(atom.aval) for atom in (*equation.invars, *equation.outvars)):
+        return name, _bound(equation)
+    dtype, shape = np.dtype(equation.outvars[0].aval.dtype), equation.outvars[0].aval.shape
     if name in ELEMENTWISE or name in LOGICAL:
         function = ELEMENTWISE.get(name) or LOGICAL[name]
         return name, lambda v: [np.asarray(function(*v), dtype)]
     if name in REDUCTIONS and "axes" in params:
         reduce, axes = REDUCTIONS[name], tuple(params["axes"])
         return name, lambda v: [np.asarray(reduce(v[0], axis=axes), dtype)]
-    if name == "convert_element_type" and dtype is not None:
-        return name, lambda v: [np.asarray(v[0]).astype(dtype)]
+    if name == "convert_element_type":
+        return name, lambda v: [_cast(v[0], dtype)]
+    if name == "optimization_barrier":
+        return name, list
     if name == "integer_pow":
         return name, lambda v: [np.asarray(np.asarray(v[0]) ** np.asarray(params["y"], _power(v[0])), dtype)]
     if name == "select_n":
