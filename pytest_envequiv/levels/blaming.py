@@ -18,8 +18,8 @@ from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame import SUFFICIENT, Suspect, blame
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.jaxprs import Site, Traced
-from pytest_envequiv.whitebox.program import flat
-from pytest_envequiv.whitebox.trial import Case
+from pytest_envequiv.whitebox.program import Constant, flat
+from pytest_envequiv.whitebox.trial import PASSING, Case
 
 ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them diverge, if there are as many
 NAMED = 10  # suspects in a report
@@ -73,6 +73,8 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
         return _written(backend, "reset")
     if check.subject in ("spec", "contains"):
         return _spaces(bench, check)
+    if check.subject in ("action_range", "illegal_action"):
+        return _reading(backend, "action.")
     if check.subject == "auto_reset":
         return _written(backend, "auto", but="step")
     return _behind(backend, check.field, bench)
@@ -215,6 +217,19 @@ def _written(backend: Any, what: str, but: str = "") -> list[Suspect]:
     sites = sorted({op.site for op in program.ops if op.site} - drawing)
     found = [s for s in (*sorted(drawing), *sites) if (s.file, s.line) not in others]
     return _lines(found, 0.1, f"part of the {what}")
+
+
+def _reading(backend: Any, prefix: str) -> list[Suspect]:
+    """The lines that read some inputs of a step, those that read them first."""
+    traced = backend.traced("step")
+    program = flat(traced.closed)
+    known = {p for name, p in zip(traced.inputs, program.inputs, strict=True) if name.startswith(prefix)}
+    found = []
+    for op in program.ops:
+        if known.intersection(a for a in op.inputs if not isinstance(a, Constant)):
+            known |= set(op.outputs) if op.name in PASSING else set()
+            found += [op.site] if op.site is not None else []
+    return _lines(found, 0.2, "the action is read here")
 
 
 def _behind(backend: Any, name: str, bench: Bench) -> list[Suspect]:

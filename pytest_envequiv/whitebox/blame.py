@@ -85,7 +85,10 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
     """Every change of one kind, at every place."""
     for group in groups:
         for edit in kind(trial, group):
-            score = _score(*trial.verdict(trial.edited(group, edit.change)))
+            try:
+                score = _score(*trial.verdict(trial.edited(group, edit.change)))
+            except (ValueError, TypeError):  # a change the program cannot bear: it was no slip of this kind
+                continue
             if score > 0:
                 yield Suspect(score * edit.weight, _site(trial, group), edit.why)
 
@@ -127,7 +130,7 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
         rows = trial.case.counts[output]
         if output not in names or not rows.any():
             continue
-        if not trial.behind.get(output):
+        if all(trial.program.ops[number].name in PASSING for number in trial.behind.get(output, ())):
             yield from (Suspect(0.6, place, "it stands here, and nothing computes it") for place in names[output])
         for name, value in known if expected.shape[1] == 1 else ():
             guess = np.broadcast_to(np.asarray(value).ravel(), (trial.rows,))
@@ -177,7 +180,10 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
             if trial.explains(trial.rerun({place: flipped})):
                 yield Suspect(SUFFICIENT, _site(trial, group), "the other outcome is right in every row that differs")
         elif value.dtype.kind == "f":
-            right = solve_values(trial, place, value)
+            try:
+                right = solve_values(trial, place, value)
+            except (ValueError, TypeError):  # a number for each row cannot stand here
+                continue
             if right is not None:
                 known = _relation(trial, group[0], place, value, right)
                 why = known or "another value here is right in every row"
@@ -189,7 +195,7 @@ def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: n
     here = trial.diverging
     v, w = np.broadcast_to(value.astype(float).ravel(), (trial.rows,)), right
     apart = max(float(np.abs(w - v)[here].max(initial=0.0)), 1e-30)
-    shape = value.shape if value.size == trial.rows else (trial.rows,)
+    shape = trial.shape_of(place)
 
     def holds(guess: np.ndarray) -> bool:
         return bool(trial.explains(trial.rerun({place: guess.reshape(shape).astype(value.dtype)})))

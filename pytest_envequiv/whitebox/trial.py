@@ -83,6 +83,23 @@ class Trial:
         pairs = zip(self.case.traced.inputs, self.program.inputs, strict=True)
         return {name.partition(".")[2]: p for name, p in pairs if name.startswith("constants.") and p in used}
 
+    def shape_of(self, place: int) -> tuple[int, ...]:
+        """The shape in which another number for each row can stand in a place that may hold one number for all."""
+        value = np.asarray(self.values[place])
+        if value.size == self.rows:
+            return value.shape
+        queue, seen = [place], {place}
+        while queue:
+            for number in self.users.get(queue.pop(0), ()):
+                op = self.program.ops[number]
+                for shape, output in zip(op.shapes, op.outputs, strict=True):
+                    if shape[:1] == (self.rows,):
+                        return (self.rows, *(1,) * (len(shape) - 1))
+                    if output not in seen:
+                        seen.add(output)
+                        queue.append(output)
+        return (self.rows,)
+
     def rerun(self, changed: dict[int, Any]) -> dict[int, Any]:
         """All values after some were changed; only what is computed from them is computed again."""
         return self._forward(dict(changed), {})
@@ -170,7 +187,7 @@ def solve_values(trial: Trial, place: int, value: np.ndarray) -> np.ndarray | No
         return None
     name, element = wanted
     goal = trial.case.expected[name].astype(float)[:, element]
-    shape = value.shape if value.size == trial.rows else (trial.rows,)
+    shape = trial.shape_of(place)
 
     def miss(at: np.ndarray) -> np.ndarray:
         values = trial.rerun({place: at.reshape(shape).astype(value.dtype)})
