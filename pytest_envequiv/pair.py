@@ -120,7 +120,7 @@ class Pair:
         self.broken = seal(*packages_of(settings.ref, self.ref.backend))
         progress(f"opening target {settings.target}", 0, 0)
         self.suspect = open_suspect(settings, target, contract.target_options, self.ref.spec)
-        self.target = Side("target", self.suspect.backend, self.suspect.outside)
+        self.target = Side("target", self.suspect.backend, self.suspect.heard)
         self.ref.progress = self.target.progress = progress
         self.actions = spaces.match_actions(self)
         self.observations = spaces.match_observations(self)
@@ -269,6 +269,15 @@ class Pair:
             return False
         agree = [np.isclose(mine, column[:, None], rtol=1e-4, atol=1e-5).mean(0).max() for column in wanted.T]
         return bool(min(agree) >= align.ENOUGH)
+
+    @cached_property
+    def whole(self) -> frozenset[str]:
+        """Float fields of the reference's state that held nothing but whole numbers in play."""
+        fields = {
+            n: np.concatenate([self.sample.rows.state.fields[n], v]) for n, v in self.sample.resets.state.fields.items()
+        }
+        floats = {n: v[np.isfinite(v)] for n, v in fields.items() if v.dtype.kind == "f"}
+        return frozenset(n for n, v in floats.items() if (v == np.round(v)).all())
 
     @cached_property
     def target_play(self) -> Play:

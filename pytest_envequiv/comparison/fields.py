@@ -232,7 +232,8 @@ def pushed(pair: Pair, rows: Rows, ulps: float, number: int, noise: bool = False
         moved = value.astype(float) * (1 + sign * ulps * eps)
         return moved if value.dtype == np.float64 else moved.astype(value.dtype)
 
-    state = rows.state.edited(**{k: move(v) for k, v in rows.state.fields.items()})
+    # A flag or a count that is kept as a float is exact: no rounding moves it.
+    state = rows.state.edited(**{k: v if k in pair.whole else move(v) for k, v in rows.state.fields.items()})
     action = {k: _inside(move(v), pair.ref.spec.action[k]) for k, v in rows.action.items()}
     return Rows(state, rows.seen, rows.clock, action, rows.seeds, rows.episode, rows.step)
 

@@ -81,16 +81,14 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
 
 
 def _names(backend: Any, what: str) -> dict[str, list[Site]]:
-    """Output -> lines at which a value is called so, or returned, in the functions that take part."""
+    """Output -> lines at which a value is called so in the functions that take part; "" -> what they return."""
     traced = backend.traced(what)
     files, functions = _taking_part(backend, what)
-    returned = sources.returned_places(files, functions)
-    found = {}
+    found = {"": sources.returned_places(files, functions)}
     for output in traced.outputs:
         leaf = output.rpartition(".")[2]
         names = {leaf, *CALLED.get(leaf, ())}
         found[output] = sources.named_places(files, functions, names)
-        found[output] += [] if output.startswith("state.") else returned
     return found
 
 
@@ -129,7 +127,7 @@ def _with_silent(backend: Any, what: str, found: list[Suspect]) -> list[Suspect]
 
 
 def _step_case(bench: Bench, step: Step, root: str, followers: list[str]) -> Case:
-    rows = _chosen(step.found, [root, *followers])
+    rows = _chosen(step, [root, *followers])
     traced = bench.pair.target.backend.traced("step", ROWS)  # type: ignore[attr-defined]
     asked = step.rows.take(rows)
     state, action = bench.pair.inject(asked), bench.pair.target_action(asked.action)
@@ -138,21 +136,31 @@ def _step_case(bench: Bench, step: Step, root: str, followers: list[str]) -> Cas
 
 
 def _reset_case(bench: Bench, step: Step, root: str, followers: list[str]) -> Case:
-    rows = _chosen(step.found, [root, *followers])
+    rows = _chosen(step, [root, *followers])
     traced = bench.pair.target.backend.traced("reset", ROWS)  # type: ignore[attr-defined]
     return _case(bench, traced, {"seed": step.rows.seeds[rows]}, step, rows, root, followers)
 
 
-def _chosen(found: dict[str, Found], family: list[str]) -> np.ndarray:
-    """int[ROWS]: rows in which the family diverges, spread evenly, and rows in which nothing does."""
+def _chosen(step: Step, family: list[str]) -> np.ndarray:
+    """int[ROWS]: rows in which the family diverges, and rows in which nothing does; of these, half from where a flag or
+    number is not what it mostly is, so that the rare branch is there to be told from the common one."""
+    found = step.found
     wrong = np.any([found[n].rows for n in family if n in found], axis=0)
     clean = ~np.any([f.rows | f.ties | f.unsure for f in found.values()], axis=0)
-    differing, agreeing = np.flatnonzero(wrong), np.flatnonzero(clean)
-    first = differing[np.linspace(0, len(differing) - 1, min(DIVERGING, len(differing))).astype(int)]
-    left = ROWS - len(first)
-    if not len(agreeing):
-        return np.resize(first, ROWS)
-    return np.concatenate([first, np.resize(agreeing[np.linspace(0, len(agreeing) - 1, left).astype(int)], left)])
+    rare = np.zeros(len(clean), bool)
+    for field in found.values():
+        if field.field.exact and field.field.role == "output":
+            value = field.expected.reshape(len(clean), -1)
+            rare |= (value != np.median(value.astype(float), 0)).any(1)
+    chosen = _spread(np.flatnonzero(wrong), DIVERGING)
+    unusual = _spread(np.flatnonzero(clean & rare), (ROWS - len(chosen)) // 2)
+    usual = _spread(np.flatnonzero(clean & ~rare), ROWS - len(chosen) - len(unusual))
+    return np.resize(np.concatenate([chosen, unusual, usual]), ROWS)
+
+
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
 
 
 def _case(
@@ -266,6 +274,8 @@ def _spaces(bench: Bench, check: Check) -> list[Suspect]:
     exact = [place for element in apart for place in written.get(element, [])]
     # All bounds at once: it is not an element that is wrong, but what is made of them.
     whole = [s for s in best if "return" in sources.code(s)] if len(apart) == count else []
+    if _nearly(bench, check.field):  # bounds that are only rounded
+        whole = [s for s in best if "dtype" in sources.code(s)] + whole
     settings = [
         place for name, place in sources.setting_sites(backend.functional.params).items() if _unlike(bench, name)
     ]
@@ -285,6 +295,13 @@ def _unlike(bench: Bench, name: str) -> bool:
     if name not in ours or name not in theirs or np.shape(ours[name]) != np.shape(theirs[name]):
         return False
     return not np.allclose(ours[name], theirs[name], rtol=1e-6, atol=0)
+
+
+def _nearly(bench: Bench, root: str) -> bool:
+    """Whether the bounds of a kind of space differ by less than a hundredth."""
+    boxes = [(a, b) for n, a, b in matched_spaces(bench.pair) if n.partition(".")[0] == root and a.kind == "box"]
+    pairs = [(x, y) for a, b in boxes for x, y in ((a.low, b.low), (a.high, b.high)) if np.shape(x) == np.shape(y)]
+    return all(np.allclose(x, y, rtol=1e-2) for x, y in pairs)
 
 
 def _bounds_apart(bench: Bench, root: str) -> tuple[list[int], int]:

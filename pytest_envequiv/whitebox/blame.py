@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pytest_envequiv.whitebox import edits
 from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.program import read
 from pytest_envequiv.whitebox.trial import (
     EXPLAINED,
     PASSING,
@@ -50,7 +52,7 @@ class Suspect:
 
 def blame(case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Site]]) -> list[Suspect]:
     """Suspected lines, the best first, each once. ``where``: constant -> the line that sets it; ``names``: output ->
-    lines at which a value is given its name."""
+    lines at which a value is given its name; under "" those of what is returned."""
     trial = Trial(case)
     if not trial.diverging.any():
         return []
@@ -59,8 +61,8 @@ def blame(case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Si
     for found in (
         _sliced(trial, groups),
         _settings(trial, where),
-        _misnamed(trial, names),
         _changed(trial, groups, edits.slips),
+        _misnamed(trial, names),
         _changed(trial, groups, edits.literals),
         _angelic(trial, groups),
         _changed(trial, groups, edits.variables),
@@ -122,25 +124,34 @@ def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
 
 def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
     """Outputs that should have been another value, as it stands, or that nothing is computed for: what was given their
-    name is at fault."""
+    name is at fault. If it is the value of another output, they may have been returned in the wrong order."""
     known = scope(trial, len(trial.program.ops))
-    known += [("0", np.zeros(1)), ("1", np.ones(1)), ("-1", -np.ones(1))]
+    returned = [(name, read(trial.values, atom)) for name, atom in trial.outputs.items() if name[:6] != "state."]
     for output in sorted(trial.case.wrong):
-        expected = trial.case.expected[output]
         rows = trial.case.counts[output]
-        if output not in names or not rows.any():
+        expected = trial.case.expected[output]
+        if not rows.any():
             continue
         if all(trial.program.ops[number].name in PASSING for number in trial.behind.get(output, ())):
-            yield from (Suspect(0.6, place, "it stands here, and nothing computes it") for place in names[output])
-        for name, value in known if expected.shape[1] == 1 else ():
-            guess = np.broadcast_to(np.asarray(value).ravel(), (trial.rows,))
-            with np.errstate(all="ignore"):
-                error = np.abs(guess.astype(float) - expected[:, 0].astype(float))
-            if (error <= trial.case.tolerance[output][:, 0])[rows].all() and not (
-                expected[rows] == expected[rows][0]
-            ).all():
-                yield from (Suspect(0.94, place, f"{name} is right") for place in names[output])
-                break
+            for place in (*names.get(output, ()), *names.get("", ())):
+                yield Suspect(0.6, place, "it stands here, and nothing computes it")
+        if expected.shape[1] != 1 or not (expected[rows] != expected[rows][0]).any():
+            continue  # a constant is like too much
+        for values, places in ((known, names.get(output, ())), (returned, names.get("", ()))):
+            name = next((n for n, value in values if n != output and _is(trial, output, value)), None)
+            if name is not None:
+                yield from (Suspect(0.94, place, f"{name} is right") for place in places)
+
+
+def _is(trial: Trial, output: str, value: Any) -> bool:
+    """Whether a value is, in every row that counts, what an output should have been."""
+    value = np.asarray(value)
+    if value.dtype.kind not in "fiub" or value.size not in (1, trial.rows):
+        return False
+    with np.errstate(all="ignore"):
+        guess = np.broadcast_to(value.ravel(), (trial.rows,)).astype(float)
+        error = np.abs(guess - trial.case.expected[output][:, 0].astype(float))
+    return bool((error <= trial.case.tolerance[output][:, 0])[trial.case.counts[output]].all())
 
 
 def _site(trial: Trial, group: Sequence[int]) -> Site:
