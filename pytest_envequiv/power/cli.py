@@ -105,6 +105,8 @@ def _measured(options: argparse.Namespace) -> int:
     if options.plot:
         table.plot(pairs, f"{settings.target} against {settings.ref}, {settings.profile}", options.plot)
         print(f"plot   {options.plot}")
+    if any(result.word == "error" for result in results):
+        return 2
     rate = table.killed(results)
     return 0 if rate.part == rate.whole else 1
 

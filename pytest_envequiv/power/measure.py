@@ -6,8 +6,10 @@ mutant is imported in place instead of being written to disk.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
+import traceback
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -18,7 +20,7 @@ from pytest_envequiv.backends.protocol import Backend, Outcome, State
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.errors import EnvequivError
 from pytest_envequiv.judge import Judge
-from pytest_envequiv.power.loading import loaded
+from pytest_envequiv.power import loading
 from pytest_envequiv.power.memory import Remembering
 from pytest_envequiv.power.mutants import Mutant
 from pytest_envequiv.stimuli.play import play
@@ -33,7 +35,8 @@ NAMED = 5  # suspects among which the mutated line should be
 class Result:
     """One mutant judged.
 
-    word      "killed"; "survived"; "broken": it does not open, or no step of it runs; "hung": it was stopped
+    word      "killed"; "survived"; "broken": it does not open, or no step of it runs; "hung": it was stopped;
+              "error": the verifier itself failed, and nothing is known
     levels    level -> whether it has a DIFFERENT; levels that were not asked are absent
     check     the first check that said DIFFERENT, and ``seconds`` from opening the target to that verdict
     root      the field that check names as the cause; ``truth``: fields that really are ([]: unknown)
@@ -71,26 +74,39 @@ def judged(
 
     ``original``: the target without the bug, opened before the mutant is.
     """
-    result = Result(mutant.id, "survived")
     started = time.perf_counter()
-    try:
-        with (
-            tempfile.TemporaryDirectory() as output,  # one mutant must not be tried on another's counterexamples
-            loaded(settings.target, options, mutant.file, mutant.source) as target,
-        ):
-            judge = Judge(replace(settings, output=output), ref=ref, target=target)
-            for level in (level for level in ORDER if level in settings.levels):
-                found = _first_difference(judge, level)
-                result.levels[level] = found is not None
-                if found is not None and result.word != "killed":
-                    result = _killed(result, mutant, judge, original, found, time.perf_counter() - started)
-                if found is not None and not all_levels:
-                    break
-    except EnvequivError as error:
-        return replace(result, word="broken", text=str(error), seconds=time.perf_counter() - started)
-    except Exception as error:  # whatever a mutant raises while it is imported
-        text = f"{type(error).__name__}: {error}"[:300]
-        return replace(result, word="broken", text=text, seconds=time.perf_counter() - started)
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(tempfile.TemporaryDirectory())  # not to be tried on another's counterexamples
+        try:
+            target = stack.enter_context(loading.loaded(settings.target, options, mutant.file, mutant.source))
+        except Exception as error:  # whatever a mutant raises while it is imported
+            return Result(mutant.id, "broken", text=f"{type(error).__name__}: {error}"[:300])
+        try:
+            return _asked(mutant, replace(settings, output=output), ref, original, target, all_levels, started)
+        except EnvequivError as error:
+            return Result(mutant.id, "broken", text=str(error))
+        except Exception as error:  # of the verifier's own: no mutant's fault
+            return Result(mutant.id, "error", text="".join(traceback.format_exception(error))[-1000:])
+
+
+def _asked(
+    mutant: Mutant,
+    settings: Settings,
+    ref: Backend,
+    original: Backend,
+    target: Backend,
+    all_levels: bool,
+    started: float,
+) -> Result:
+    result = Result(mutant.id, "survived")
+    judge = Judge(settings, ref=ref, target=target)
+    for level in (level for level in ORDER if level in settings.levels):
+        found = _first_difference(judge, level)
+        result.levels[level] = found is not None
+        if found is not None and result.word != "killed":
+            result = _killed(result, mutant, judge, original, found, time.perf_counter() - started)
+        if found is not None and not all_levels:
+            break
     return result if result.word == "killed" else replace(result, seconds=time.perf_counter() - started)
 
 

@@ -81,7 +81,7 @@ def summary(pairs: Pairs) -> dict[str, Any]:
     results = [r for _, r in pairs]
     times = [r.seconds for r in results if r.word == "killed"]
     asked = [r for r in results if r.detectable and r.word == "killed"]
-    words = {word: sum(r.word == word for r in results) for word in ("killed", "survived", "broken", "hung")}
+    words = {word: sum(r.word == word for r in results) for word in ("killed", "survived", "broken", "hung", "error")}
 
     def rate(found: Rate) -> dict[str, int]:
         return {"part": found.part, "whole": found.whole}
@@ -130,6 +130,7 @@ def text(pairs: Pairs, idle: int, shown: int = 20) -> str:
     for title, groups in (("kind", by(pairs, lambda m: m.kind)), ("about", by(pairs, lambda m: m.topic))):
         lines += ["", title.ljust(20) + "killed"]
         lines += [f"{name:<20}{rate}" for name, rate in groups.items() if rate.whole]
+    lines += [f"\nthe verifier failed on {r.id}: {r.text}" for r in results if r.word == "error"]
     left = [(m, r) for m, r in pairs if r.word == "survived" and (detectable(r) or r.where in APART)]
     left.sort(key=lambda pair: not detectable(pair[1]))
     for mutant, result in left[:shown]:
