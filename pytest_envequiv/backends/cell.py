@@ -17,8 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_envequiv.backends.watching import Outside, Ran, Watch, listening, owned, watching
-from pytest_envequiv.errors import EnvequivError, Limitation
+from pytest_envequiv.errors import EnvequivError, Limitation, OpenError
 from pytest_envequiv.peer import read_frame, write_frame
+from pytest_envequiv.seal import seal
 
 NEW_USER, NEW_NETWORK = 0x1000_0000, 0x4000_0000  # flags of unshare(2)
 
@@ -59,37 +60,39 @@ def main() -> None:
     requests, answers = serve.take_pipes()
     hello = read_frame(requests)
     limit_memory(hello["memory"])
-    try:
-        prepare(hello)
-        from pytest_envequiv.backends.suspect import faults
+    prepare(hello)
+    from pytest_envequiv.backends.suspect import faults
 
-        outside = Outside()  # what is loaded by now is no news
+    outside, broken = Outside(), seal()  # what is loaded by now is no news
+    try:
         with listening(outside), watching() if hello["watch"] else contextlib.nullcontext(Watch()) as opening:
             backend = opened(hello)
             answer = answerer(backend)
             said: dict[str, Any] = {**answer({"op": "hello"}), **abilities(backend), "network": not quiet}
         said["opening"] = ran_to_wire(opening.ran)
+        if replaced := broken():
+            raise OpenError(f"{hello['name']}: it replaced {replaced} in its process")
     except BaseException as error:  # SystemExit and pytest's Skipped are no Exceptions, and no excuse
         write_frame(answers, refusal(error))
         os._exit(1)
     write_frame(answers, said)
+
+    def replied(request: dict[str, Any]) -> dict[str, Any]:
+        if request["op"] == "faults":
+            return {"faults": faults(backend, request["changed"])}
+        if request["op"] == "outside":
+            taken = {"programs": sorted(outside.programs), "network": sorted(outside.network)}
+            return {**taken, "files": owned(outside.files), "replaced": broken()}
+        if not request.get("watch"):
+            return answer(request)
+        with watching() as watch:
+            reply = answer(request)
+        return {**reply, "ran": ran_to_wire(watch.ran), "disturbed": watch.disturbed}
+
     with listening(outside), contextlib.suppress(EOFError, BrokenPipeError):
         while (request := read_frame(requests))["op"] != "close":
             try:
-                if request["op"] == "outside":
-                    reply: dict[str, Any] = {
-                        "files": owned(outside.files),
-                        "programs": sorted(outside.programs),
-                        "network": sorted(outside.network),
-                    }
-                elif request["op"] == "faults":
-                    reply = {"faults": faults(backend, request["changed"])}
-                elif request.get("watch"):
-                    with watching() as watch:
-                        reply = answer(request)
-                    reply = {**reply, "ran": ran_to_wire(watch.ran), "disturbed": watch.disturbed}
-                else:
-                    reply = answer(request)
+                reply = replied(request)
             except BaseException as error:
                 reply = refusal(error)
             write_frame(answers, reply)
@@ -119,12 +122,13 @@ def opened(hello: dict[str, Any]) -> Any:
 
 def abilities(backend: Any) -> dict[str, Any]:
     """What a backend offers besides the protocol."""
-    from pytest_envequiv.backends.suspect import calls_back
+    from pytest_envequiv.backends.suspect import Walled, calls_back
 
     functional = getattr(backend, "functional", None)
     steps = hasattr(backend, "step_as")
     return {
         "kind": backend.spec.kind,
+        "foreign": isinstance(backend, Walled),
         "compiled": bool(backend.spec.traceable),
         "free": dict(getattr(backend, "free", {})),
         "more": [*(("jit", "eager") if steps else ()), *(("auto",) if getattr(functional, "auto", None) else ())],

@@ -62,6 +62,7 @@ class IsolatedBackend(ProcessBackend):
         super().__init__(peer, spec, timeout, lists=False)
         self.free: Mapping[str, int] = told["free"]
         self.compiled: bool = told["compiled"]
+        self.foreign: bool = told["foreign"]  # it is not one of our kinds of backends
         self.ways: tuple[str, ...] = tuple(told["more"])
         self.opening = ran_from_wire(told["opening"])
         self.calling: bool = told["calling"]  # its program calls back into Python
@@ -70,6 +71,7 @@ class IsolatedBackend(ProcessBackend):
         self.disturbed = False
         self._room = room  # the folder of a disguise, kept for as long as it is used
         self._watched: list[Ran] | None = None
+        self._end: Gone | None = None  # how that process ended
         if "eager" in self.ways:
             self.step_as = self._step_as
 
@@ -115,20 +117,33 @@ class IsolatedBackend(ProcessBackend):
         """What it does to arrays, by kind; see ``suspect.faults``."""
         return dict(self._exchange({"op": "faults", "changed": changed})["faults"])
 
+    def replaced(self) -> str | None:
+        """The first function of those we rely on that it replaced in its process, or None."""
+        name = self._exchange({"op": "outside"})["replaced"]
+        return None if name is None else str(name)
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _exchange(self, request: dict[str, Any]) -> Mapping[str, Any]:
         watched = {} if self._watched is None else {"watch": True}
+        if self._end is not None:
+            raise self._end
         try:
             answer = super()._exchange({**request, **watched})
         except PeerError as error:
-            what, *words = re.split(r"(?=; its last words: )", str(error), maxsplit=1)
-            told = f"gave {what}" if isinstance(error, PeerSilent) else what
-            raise Gone("".join([request["op"], *words]), told, isinstance(error, PeerSilent)) from None
+            self._end = gone(request["op"], error)
+            raise self._end from None
         if self._watched is not None and "ran" in answer:
             self._watched.append(ran_from_wire(answer["ran"]))
             self.disturbed = self.disturbed or bool(answer["disturbed"])
         return answer
+
+
+def gone(where: str, error: PeerError) -> Gone:
+    """The end of a process, with its last words behind."""
+    what, *words = re.split(r"(?=; its last words: )", str(error), maxsplit=1)
+    silent = isinstance(error, PeerSilent)
+    return Gone("".join([where, *words]), f"gave {what}" if silent else what, silent)
 
 
 def ran_from_wire(wire: Mapping[str, Any]) -> Ran:
@@ -160,7 +175,7 @@ def open_isolated(
     watch: bool = False,
     disguised: bool = False,
 ) -> IsolatedBackend:
-    """Open ``name`` as ``opening.open_backend`` does, in a process of its own. Raises OpenError, in one line.
+    """Open ``name`` as ``opening.open_backend`` does, in a process of its own. Raises OpenError, in one line, or Gone.
 
     ``timeout``: seconds for one answer, and for opening; ``memory``: GiB that it may allocate; ``watch``: note the
     functions that run while it is opened.
@@ -193,8 +208,10 @@ def open_isolated(
             peer.kill()
         if isinstance(error, ProgramError):
             raise OpenError(str(error)) from error
-        if isinstance(error, (PeerError, ValueError, TypeError, KeyError)):
-            raise OpenError(f"{name}: while it was opened in a process of its own, it {error}") from error
+        if isinstance(error, PeerError):
+            raise gone(f"opening {name}", error) from error
+        if isinstance(error, (ValueError, TypeError, KeyError)):
+            raise OpenError(f"{name}: in a process of its own: {error}") from error
         raise
     notes = [*spec.notes, *(["its network could not be cut off here"] if told["network"] else [])]
     return IsolatedBackend(peer, dataclasses.replace(spec, notes=tuple(notes)), timeout, told, room)

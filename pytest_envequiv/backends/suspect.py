@@ -57,9 +57,19 @@ class Suspect:
         return self.backend if isinstance(self.backend, IsolatedBackend) else None
 
     @property
+    def heard(self) -> Outside | None:
+        """Where to write down what it takes from outside; None if it is not in this process."""
+        return None if self.isolated or self.backend.spec.kind == "process" else self.outside
+
+    @property
     def named(self) -> bool:
         """Whether it is the user's own code, opened by a name that opens it elsewhere, too."""
         return self.thing is None and self.own is not None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is a backend of another kind than ours: it has to know us."""
+        return self.isolated.foreign if self.isolated else isinstance(self.backend, Walled)
 
     def taken(self) -> Outside:
         """What it took from outside so far; files that are not its own only."""

@@ -22,6 +22,7 @@ from typing import Any
 PACKAGE = str(Path(__file__).parent.parent) + os.sep
 STDLIB = sysconfig.get_path("stdlib") + os.sep
 INSTALLED = ("/site-packages/", "/dist-packages/")
+IMPORTING = "<frozen importlib"
 FUNCTION = 0x1  # flag of a code object (CO_OPTIMIZED) that the bodies of modules and classes do not have
 
 # Packages any two programs may use.
@@ -83,28 +84,30 @@ class Watch:
         return Ran(frozenset(entered), frozenset(called))
 
 
+_watches: list[Watch] = []  # those that look now; threads keep the hook, and report to whoever looks
+
+
+def _note(frame: FrameType, event: str, _: Any) -> None:
+    if event == "call" and _watches:
+        back = frame.f_back
+        code, caller = frame.f_code, None if back is None else back.f_code
+        _watches[-1].pairs[id(code), id(caller)] = (code, caller)
+
+
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Notes every function that is called inside the block."""
-    watch, on = Watch(), True
-    pairs = watch.pairs
-
-    def note(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and on:
-            back = frame.f_back
-            code, caller = frame.f_code, None if back is None else back.f_code
-            pairs[id(code), id(caller)] = (code, caller)
-
-    before = sys.getprofile()
-    threading.setprofile(note)
-    sys.setprofile(note)
+    watch, before = Watch(), sys.getprofile()
+    _watches.append(watch)
+    threading.setprofile(_note)
+    sys.setprofile(_note)
     try:
         yield watch
     finally:
-        watch.disturbed = sys.getprofile() is not note
-        on = False  # threads that go on keep the hook
+        watch.disturbed = sys.getprofile() is not _note
         sys.setprofile(before)
         threading.setprofile(None)  # type: ignore[arg-type]
+        _watches.pop()
 
 
 @functools.cache
@@ -147,6 +150,7 @@ SYSTEM = ("/proc/", "/sys/", "/dev/", "/usr/", "/etc/", "/lib/", "/lib64/")
 PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty"}
 NETWORK = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"}
 FATAL = {"os.kill", "os.killpg"}
+HEARD = {"open"} | PROGRAMS | NETWORK | FATAL
 
 
 def _loaded() -> frozenset[str]:
@@ -186,25 +190,38 @@ def listening(outside: Outside) -> Iterator[None]:
     try:
         yield
     finally:
-        _listening.remove(outside)
+        _listening.pop()
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _listening:
+    if not _listening or event not in HEARD or not _by_others():
         return
+    outside = _listening[-1]
     if event == "open":
         path, mode, flags = arguments
         reading = not (flags or 0) & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC) and not set(mode or "r") & set("wax")
-        if reading and isinstance(path, (str, bytes, os.PathLike)):
-            file = os.path.abspath(os.fsdecode(path))
-            if file not in _listening[-1].known:
-                _listening[-1].files.add(file)
+        file = os.path.abspath(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else ""
+        if reading and file and file not in outside.known:
+            outside.files.add(file)
     elif event in PROGRAMS:
-        _listening[-1].programs.add(" ".join(map(_word, arguments[:1])) or event)
+        outside.programs.add(" ".join(map(_word, arguments[:1])) or event)
     elif event in NETWORK:
-        _listening[-1].network.add(" ".join(map(_word, arguments[-1:])) or event)
-    elif event in FATAL and arguments[0] not in (os.getpid(), 0):
+        outside.network.add(" ".join(map(_word, arguments[-1:])) or event)
+    elif arguments[0] not in (os.getpid(), 0):
         raise NotAllowed(f"it tried to send signal {arguments[1]} to process {arguments[0]} ({event})")
+
+
+def _by_others() -> bool:
+    """Whether code that is neither ours nor general is what led here; not by importing a library that did."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith((PACKAGE, IMPORTING)):
+            return False
+        if not is_general(file):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _word(value: Any) -> str:
@@ -235,5 +252,5 @@ def _source(file: str) -> str:
 
 
 def _hidden(folder: str) -> bool:
-    """Whether a folder is a program's own business: caches and settings are under names with a dot."""
-    return any(part.startswith(".") for part in folder.split(os.sep))
+    """Whether a folder is a program's own business: caches and settings under names with a dot, packages' metadata."""
+    return any(part.startswith(".") or part.endswith((".egg-info", ".dist-info")) for part in folder.split(os.sep))

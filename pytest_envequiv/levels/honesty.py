@@ -16,7 +16,7 @@ import numpy as np
 
 from pytest_envequiv.backends.isolated import IsolatedBackend
 from pytest_envequiv.backends.protocol import Outcome, State
-from pytest_envequiv.backends.suspect import Walled, calls_back, faults
+from pytest_envequiv.backends.suspect import calls_back, faults
 from pytest_envequiv.backends.watching import Ran, borrowed, installed, watching
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.comparison.fields import compare
@@ -41,7 +41,7 @@ def checks(pair: Pair) -> list[Check]:
         found.append("outside")
     if not pair.target.compiled and pair.target.spec.kind != "process":
         found.append("arrays")
-    if suspect.named and not isinstance(suspect.backend, Walled) and pair.target.spec.draws != "none":
+    if suspect.named and not suspect.foreign and pair.target.spec.draws != "none":
         found.append("unwatched")
     return [Check(f"L1-honest-{name}", "L1", "honest", name) for name in found]
 
@@ -52,8 +52,11 @@ def honest(bench: Bench, check: Check) -> Verdict:
 
 def judge(bench: Bench, check: Check) -> Verdict:
     """Whether something the judge relies on was replaced (``judge.py`` says so of every check, if it was)."""
-    if bench.pair.suspect.isolated:
-        return said(check, EQUAL, "the target is in a process of its own")
+    far = bench.pair.suspect.isolated
+    if far is not None:
+        replaced = far.replaced()
+        text = f"the target replaced {replaced} in its own process"
+        return said(check, DIFFERENT, text) if replaced else said(check, EQUAL, "nothing we use was replaced")
     return said(check, EQUAL, "nothing the judge relies on was replaced")
 
 
@@ -71,7 +74,7 @@ def own_code(bench: Bench, check: Check) -> Verdict:
     opening = [place for place in borrowed(reference, suspect.opening, own) if place in reference.entered]
     evidence = {"functions": [f"{_short(file)}: {name}" for file, name in sorted({*found, *opening})]}
     if found or opening:
-        file, name = (found or opening)[0]
+        file, name = min(found or opening, key=lambda place: "step" not in place[1])
         text = f"the target runs the reference's own code: {name} of {_short(file)}" + (
             "" if found else " (at opening)"
         )
@@ -213,11 +216,12 @@ def _apart(bench: Bench, other: Side) -> tuple[str | None, int]:
             continue
         chosen = _evenly(len(step.rows))
         few, ours = step.rows.take(chosen), step.ours.take(chosen)
+        usual = compare(pair, few, ours, pair.ask(few, ours)[1])
         with pair.instead(other):
             theirs = pair.ask(few, ours)[1]
         total += len(few)
         for name, found in compare(pair, few, ours, theirs).items():
-            if (found.rows & ~step.found[name].rows[chosen]).any():
+            if (found.rows != usual[name].rows).any():
                 return f"{name} in one step from {source} states", total
     return None, total
 
