@@ -15,7 +15,7 @@ from pytest_envequiv.whitebox.dataflow import Flow, flow
 if TYPE_CHECKING:  # a pair's side is handed in; nothing of it is needed to read this file
     from pytest_envequiv.pair import Side
 
-ROWS = 64  # live rows in which each input is changed
+ROWS = 64  # rows in which each input is changed; a quarter more of the last of their episodes
 APART = 16  # elements of one input up to which they are changed apart
 
 
@@ -36,8 +36,8 @@ def _perturbed(side: Side, played: Play) -> Flow:
 
     What does not change on these rows may still depend on the input elsewhere: this is what was seen, not a proof.
     """
-    alive = np.flatnonzero(played.alive())
-    rows = played.rows.take(alive[np.linspace(0, len(alive) - 1, min(ROWS, len(alive))).astype(int)])
+    ending, going_on = np.flatnonzero(~played.alive()), np.flatnonzero(played.alive())
+    rows = played.rows.take(np.sort([*_spread(ending, ROWS // 4), *_spread(going_on, ROWS)]))
     base = side.step(State(rows.state.fields), rows.action, rows.seeds)
     given = {f"state.{n}": v for n, v in rows.state.fields.items()} | {f"action.{n}": v for n, v in rows.action.items()}
     before = _outputs(base)
@@ -79,6 +79,11 @@ def _perturbed(side: Side, played: Play) -> Flow:
         draws,
         {name: frozenset(before) - {name} for name in before},  # what stands between is not seen
     )
+
+
+def _spread(places: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` of them, from the first to the last."""
+    return places[np.linspace(0, len(places) - 1, min(count, len(places))).astype(int)]
 
 
 def _columns(name: str, value: np.ndarray) -> list[tuple[str, slice]]:

@@ -16,7 +16,7 @@ import numpy as np
 import rustworkx as rx
 
 from pytest_envequiv.whitebox.jaxprs import Traced, closed
-from pytest_envequiv.whitebox.program import STRUCTURAL, Constant, Op, Program, flat
+from pytest_envequiv.whitebox.program import ELEMENTWISE, LOGICAL, REDUCTIONS, STRUCTURAL, Constant, Op, Program, flat
 
 APART = 64  # elements of one input up to which they are followed apart
 LARGEST = 1 << 22  # elements of value times sources beyond which a value is followed as a whole
@@ -102,7 +102,7 @@ def flow(traced: Traced) -> Flow:
     for name, atom in zip(traced.outputs, program.outputs, strict=True):
         found = _of(reach, atom, len(owner))
         apart = found.reshape(-1, len(owner))
-        reads[name] = _named(apart.any(0), owner)
+        reads[name] = _named(_whole(found), owner)
         if len(apart) <= APART and (apart != apart[:1]).any():
             elements[name] = {i: _named(row, owner) for i, row in enumerate(apart)}
     draws = {f"draw {n}": f"{op.kind or 'bits'} at {op.site}" for n, op in enumerate(_draws(program))}
@@ -162,7 +162,7 @@ def _follow(program: Program, starts: Mapping[int, Reach], sources: int) -> dict
         inputs = [_of(reach, a, sources) for a in op.inputs]
         for place, found in zip(op.outputs, _through(op, inputs, sources), strict=True):
             # A value that is a source by itself (a draw, an output whose readers are wanted) stays one.
-            reach[place] = reach[place] | found if place in reach and op.name != "draw" else reach.get(place, found)
+            reach[place] = reach[place] | found if place in reach else found
     return reach
 
 
@@ -172,16 +172,17 @@ def _through(op: Op, inputs: list[Reach], sources: int) -> list[Reach]:
         return _scanned(op, inputs, sources)
     if op.name == "while":
         return _looped(op, inputs, sources)
+    if op.name == "draw":  # the key only says which number it is; bounds and chances are read
+        inputs = inputs[1:]
     (shape, *_) = op.shapes
     if max(int(np.prod(s, dtype=int)) for s in (*op.shapes, *(i.shape[:-1] for i in inputs))) * sources > LARGEST:
         return [_everywhere(_all(inputs, sources), s) for s in op.shapes]
     if op.name in STRUCTURAL:
         return _moved(op, inputs, sources)
-    if op.name.startswith("reduce_") or op.name in ("argmax", "argmin"):
-        axes = tuple(op.params.get("axes", range(inputs[0].ndim - 1)))
-        return [np.asarray(inputs[0].any(axis=axes))] * len(op.shapes)
+    if op.name in REDUCTIONS or op.name in ("argmax", "argmin"):
+        return [np.asarray(inputs[0].any(axis=tuple(op.params["axes"])))]
     spread = [_spread(i, shape) for i in inputs]
-    if len(op.shapes) == 1 and all(s is not None for s in spread) and op.name not in MIXING:
+    if (op.name in APIECE or op.kind in DRAWN_APIECE) and all(s is not None for s in spread):
         found = np.zeros((*shape, sources), bool)
         for part in spread:
             found |= part  # type: ignore[arg-type]
@@ -189,10 +190,13 @@ def _through(op: Op, inputs: list[Reach], sources: int) -> list[Reach]:
     return [_everywhere(_all(inputs, sources), s) for s in op.shapes]
 
 
-# Operations between values of one shape that yet mix their elements.
-MIXING = {"dot_general", "sort", "cumsum", "cumprod", "cummax", "cummin", "gather", "dynamic_slice", "scatter"}
-MIXING |= {"scatter-add", "dynamic_update_slice", "fft", "cholesky", "triangular_solve", "random_wrap", "random_seed"}
-MIXING |= {"pure_callback"}
+# Operations each element of whose result is computed from the same element of the operands. All others mix.
+APIECE = ELEMENTWISE.keys() | LOGICAL.keys() | {"select_n", "choose", "clamp", "convert_element_type", "integer_pow"}
+APIECE |= {"round", "logistic", "erf", "erfc", "erf_inv", "rsqrt", "cbrt", "exp2", "nextafter", "reduce_precision"}
+APIECE |= {"asinh", "acosh", "atanh", "lgamma", "digamma", "shift_left", "shift_right_logical", "mulhi"}
+APIECE |= {"shift_right_arithmetic", "population_count", "clz", "real", "imag", "conj", "complex"}
+DRAWN_APIECE = {"uniform", "normal", "integers", "bernoulli", "exponential", "truncated_normal", "beta", "gamma"}
+DRAWN_APIECE |= {"poisson", "gumbel", "laplace"}
 
 
 def _spread(reach: Reach, shape: tuple[int, ...]) -> Reach | None:
@@ -205,13 +209,20 @@ def _spread(reach: Reach, shape: tuple[int, ...]) -> Reach | None:
 def _all(inputs: Iterable[Reach], sources: int) -> np.ndarray:
     found = np.zeros(sources, bool)
     for part in inputs:
-        found |= part.reshape(-1, sources).any(0)
+        found |= _whole(part)
     return found
+
+
+def _whole(reach: Reach) -> np.ndarray:
+    return np.asarray(reach.any(axis=tuple(range(reach.ndim - 1))))
+
+
+JOINING = {"concatenate", "stack", "pad"}
 
 
 def _moved(op: Op, inputs: list[Reach], sources: int) -> list[Reach]:
     """Elements that only change places: the operation is run on their numbers to see where each goes."""
-    moving = inputs if op.name == "concatenate" else inputs[:1]
+    moving = inputs if op.name in JOINING else inputs[:1]
     sizes = [int(np.prod(i.shape[:-1], dtype=int)) for i in moving]
     firsts = np.cumsum([0, *sizes[:-1]])
     numbers = [
@@ -225,7 +236,7 @@ def _scanned(op: Op, inputs: list[Reach], sources: int) -> list[Reach]:
     constants, carries = op.params["num_consts"], op.params["num_carry"]
     body = flat(closed(op.params["jaxpr"]))
     fixed, carry, each = inputs[:constants], inputs[constants : constants + carries], inputs[constants + carries :]
-    each = [_everywhere(e.reshape(-1, sources).any(0), e.shape[1:-1]) for e in each]
+    each = [_everywhere(_whole(e), e.shape[1:-1]) for e in each]
     outs: list[Reach] = []
     while True:
         outs = _run_body(body, [*fixed, *carry, *each], sources)
@@ -245,7 +256,8 @@ def _looped(op: Op, inputs: list[Reach], sources: int) -> list[Reach]:
         # How often it runs is decided by the test, so all that it changes is computed from what the test reads.
         decided = _all(_run_body(test, [*tested, *carry], sources), sources)
         outs = _run_body(body, [*fixed, *carry], sources)
-        grown = [c | o | decided for c, o in zip(carry, outs, strict=True)]
+        changed = [decided & (a != b) for a, b in zip(body.outputs, body.inputs[of_body:], strict=True)]
+        grown = [c | o | d for c, o, d in zip(carry, outs, changed, strict=True)]
         if all((g == c).all() for g, c in zip(grown, carry, strict=True)):
             return carry
         carry = grown
@@ -325,5 +337,5 @@ def _shows(traced: Traced, program: Program) -> dict[str, frozenset[str]]:
     owners = list(places.values())
     found = {}
     for name, atom in zip(traced.outputs, program.outputs, strict=True):
-        found[name] = _named(_of(reach, atom, count).reshape(-1, count).any(0), owners) - {name}
+        found[name] = _named(_whole(_of(reach, atom, count)), owners) - {name}
     return found

@@ -126,7 +126,7 @@ def _structure(op: Op) -> Iterator[Edit]:
         yield Edit("without the clamp", _giving(lambda low, x, high: x))
         yield Edit("without the lower bound", _giving(lambda low, x, high: np.minimum(x, high)), 0.98)
         yield Edit("without the upper bound", _giving(lambda low, x, high: np.maximum(x, low)), 0.98)
-    if op.name == "concatenate" and len(op.inputs) <= 12:
+    if op.name in ("concatenate", "stack") and len(op.inputs) <= 12:
         for a, b in combinations(range(len(op.inputs)), 2):
             yield Edit(f"elements {a} and {b} exchanged", _exchanging(a, b))
     if op.name == "convert_element_type":

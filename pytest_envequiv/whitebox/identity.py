@@ -21,7 +21,8 @@ def shown(traced: Traced) -> dict[str, dict[int, tuple[str, int]]]:
     for name, atom in zip(traced.outputs, program.outputs, strict=True):
         if name.startswith("state.") and not isinstance(atom, Constant):
             for element, number in enumerate(ids[atom].ravel().tolist()):
-                found.setdefault(number, (name.removeprefix("state."), element))
+                if number >= 0:
+                    found.setdefault(number, (name.removeprefix("state."), element))
     shows = {}
     for name, atom in zip(traced.outputs, program.outputs, strict=True):
         if not name.startswith("state.") and not isinstance(atom, Constant):
@@ -37,7 +38,7 @@ def _numbered(traced: Traced, program: Program) -> dict[int, np.ndarray]:
     def new(shape: tuple[int, ...]) -> np.ndarray:
         size = int(np.prod(shape, dtype=int))
         if size > LARGEST:
-            return np.broadcast_to(np.array(next(fresh)), shape)
+            return np.broadcast_to(np.array(-1), shape)  # nobody knows which is which
         return np.array([next(fresh) for _ in range(size)], int).reshape(shape)
 
     ids = {p: new(tuple(v.aval.shape)) for p, v in zip(program.inputs, traced.closed.jaxpr.invars, strict=True)}

@@ -256,7 +256,11 @@ STRUCTURAL = {
     "expand_dims",
     "broadcast_in_dim",
     "transpose",
+    "tile",
+    "pad",
     "concatenate",
+    "stack",
+    "unstack",
     "slice",
     "rev",
     "split",
@@ -293,6 +297,14 @@ def _runner(equation: Any) -> tuple[str, Callable[[Sequence[Any]], list[Any]]]:
         return name, lambda v: [np.transpose(v[0], params["permutation"])]
     if name == "concatenate":
         return name, lambda v: [np.concatenate(v, params["dimension"])]
+    if name == "stack":
+        return name, lambda v: [np.stack(v, params["axis"])]
+    if name == "unstack":
+        return name, lambda v: list(np.moveaxis(v[0], params["axis"], 0))
+    if name == "tile":
+        return name, lambda v: [np.tile(v[0], params["reps"])]
+    if name == "pad" and all(low >= 0 and high >= 0 for low, high, _ in params["padding_config"]):
+        return name, lambda v: [_padded(*v, shape, params["padding_config"])]
     if name == "rev":
         return name, lambda v: [np.flip(v[0], params["dimensions"])]
     if name == "slice":
@@ -316,6 +328,14 @@ def _broadcast(value: Any, shape: tuple[int, ...], dimensions: Sequence[int]) ->
     for axis, dimension in enumerate(dimensions):
         widths[dimension] = np.shape(value)[axis]
     return np.broadcast_to(np.reshape(value, widths), shape)
+
+
+def _padded(value: Any, padding: Any, shape: tuple[int, ...], config: Sequence[tuple[int, int, int]]) -> Any:
+    found = np.full(shape, padding, np.asarray(value).dtype)
+    found[
+        tuple(slice(low, size - high, 1 + between) for (low, high, between), size in zip(config, shape, strict=True))
+    ] = value
+    return found
 
 
 def _bound(equation: Any) -> Callable[[Sequence[Any]], list[Any]]:
