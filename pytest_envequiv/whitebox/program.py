@@ -304,7 +304,7 @@ def _runner(equation: Any) -> tuple[str, Callable[[Sequence[Any]], list[Any]]]:
     if name == "tile":
         return name, lambda v: [np.tile(v[0], params["reps"])]
     if name == "pad" and all(low >= 0 and high >= 0 for low, high, _ in params["padding_config"]):
-        return name, lambda v: [_padded(*v, shape, params["padding_config"])]
+        return name, lambda v: [_padded(v[0], v[1], shape, params["padding_config"])]
     if name == "rev":
         return name, lambda v: [np.flip(v[0], params["dimensions"])]
     if name == "slice":
