@@ -67,6 +67,8 @@ class Judge:
         chosen = [check for check in everything if check.level in settings.levels]
         self.saved = self._saved()
         self.checks: list[Check] = sorted(chosen, key=lambda c: c.id not in self.saved)
+        if self.contract.path and not settings.contract:
+            self.pair.notes.append(f"the contract {Path(self.contract.path).name} was found beside the target")
         self.notes = list(dict.fromkeys(self.pair.notes))
 
     def _usable(self) -> list[Any]:
