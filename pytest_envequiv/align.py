@@ -220,7 +220,7 @@ def propose(
             link, also = (None, "no histories could be compared") if pairs is None else _by_value(name, leaf, pairs)
             if link is None:
                 why, also = also, ""
-                link = _by_name(name, leaf, reference) or (shows or {}).get(name)
+                link = by_name(name, leaf, reference) or (shows or {}).get(name)
                 if link is None and response and name in response:
                     link = Link(name, leaf, response[name], how="response")
             if link is None:
@@ -257,7 +257,8 @@ def _parsed(text: str, name: str, reference: Mapping[str, Leaf]) -> Source:
     return Source(kind, found[1], None if found[2] is None else int(found[2]))
 
 
-def _by_name(name: str, leaf: Leaf, reference: Mapping[str, Leaf]) -> Link | None:
+def by_name(name: str, leaf: Leaf, reference: Mapping[str, Leaf]) -> Link | None:
+    """The one field of the reference of the same name and size, or None."""
     size = int(np.prod(leaf.shape))
     fits = [
         n for n, other in reference.items() if plain_name(n) == plain_name(name) and int(np.prod(other.shape)) == size

@@ -60,15 +60,16 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     backend: Any = bench.pair.target.backend
     where = sources.setting_sites(backend.functional.params)
     if step is not None:
-        return _with_silent(
-            backend, "step", blame(_step_case(bench, step, check.field, followers), where, _names(backend, "step"))
-        )
+        silent = _silent(backend, "step")
+        found = blame(_step_case(bench, step, check.field, followers), where, _names(backend, "step"), silent)
+        return _with_silent(found, silent)
     if check.subject == "reset" and check.field != "joint":
         step = shared(bench)
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
-            found = blame(_reset_case(bench, step, check.field, others), where, _names(backend, "reset"))
-            return _with_silent(backend, "reset", found)
+            silent = _silent(backend, "reset")
+            found = blame(_reset_case(bench, step, check.field, others), where, _names(backend, "reset"), silent)
+            return _with_silent(found, silent)
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
         return _written(backend, "reset")
     if check.subject in ("spec", "contains"):
@@ -108,19 +109,23 @@ def _taking_part(backend: Any, what: str) -> tuple[list[str], set[str]]:
     return sorted({s.file for s in sites}), {s.function.rpartition(".")[2] for s in sites}
 
 
-def _with_silent(backend: Any, what: str, found: list[Suspect]) -> list[Suspect]:
-    """The suspects, and the assignments that pass values to the best of them without computing anything."""
+def _silent(backend: Any, what: str) -> list[sources.Silent]:
+    """The lines of the functions that take part that only pass on a value."""
     sites = sources.sites_of(backend.traced(what).closed)
     busy = {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
-    silent = sources.silent_lines(*_taking_part(backend, what), busy)
+    return sources.silent_lines(*_taking_part(backend, what), busy)
+
+
+def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Suspect]:
+    """The suspects, and the lines that pass values to or from the best of them without computing anything."""
     more = [
         Suspect(suspect.score * PASSED_ON, other.place, f"passes on what line {suspect.site.line} uses")
         for suspect in found
         if suspect.score >= SUFFICIENT
         for other in silent
-        if other.place.file == suspect.site.file and suspect.site.line in other.used
+        if other.place.file == suspect.site.file and suspect.site.line in other.used | other.made
     ]
-    return sorted([*found, *more], key=lambda s: (-round(s.score, 6), s.site))
+    return sorted([*found, *more], key=lambda s: -round(s.score, 6))
 
 
 # -- cases -----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ have been right, angelic debugging (Chandra et al., ICSE 2011).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ import numpy as np
 
 from pytest_envequiv.whitebox import edits
 from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.program import read
+from pytest_envequiv.whitebox.program import Op, read
+from pytest_envequiv.whitebox.sources import Silent
 from pytest_envequiv.whitebox.trial import (
     EXPLAINED,
     PASSING,
@@ -50,9 +52,15 @@ class Suspect:
     why: str
 
 
-def blame(case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Site]]) -> list[Suspect]:
-    """Suspected lines, the best first, each once. ``where``: constant -> the line that sets it; ``names``: output ->
-    lines at which a value is given its name; under "" those of what is returned."""
+def blame(
+    case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Site]], silent: Sequence[Silent] = ()
+) -> list[Suspect]:
+    """Suspected lines, the best first, each once.
+
+    where    constant -> the line that sets it
+    names    output -> lines at which a value is given its name; under "" those of what is returned
+    silent   lines that only pass on a value
+    """
     trial = Trial(case)
     if not trial.diverging.any():
         return []
@@ -63,6 +71,7 @@ def blame(case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Si
         _settings(trial, where),
         _changed(trial, groups, edits.slips),
         _misnamed(trial, names),
+        _unchanged(trial, silent),
         _changed(trial, groups, edits.literals),
         _angelic(trial, groups),
         _changed(trial, groups, edits.variables),
@@ -73,7 +82,9 @@ def blame(case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Si
                 best[key] = suspect
         if max((s.score for s in best.values()), default=0.0) >= ENOUGH:
             break
-    return sorted(best.values(), key=lambda s: (-round(s.score, 6), s.site))
+    # Of lines that explain as much, those of the port itself come before those of a library it builds on.
+    sizes = Counter(op.site.file for op in trial.program.ops if op.site is not None)
+    return sorted(best.values(), key=lambda s: (-round(s.score, 6), -sizes[s.site.file], s.site))
 
 
 def _sliced(trial: Trial, groups: Groups) -> Iterator[Suspect]:
@@ -152,6 +163,34 @@ def _is(trial: Trial, output: str, value: Any) -> bool:
         guess = np.broadcast_to(value.ravel(), (trial.rows,)).astype(float)
         error = np.abs(guess - trial.case.expected[output][:, 0].astype(float))
     return bool((error <= trial.case.tolerance[output][:, 0])[trial.case.counts[output]].all())
+
+
+def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
+    """Lines that pass an input on as it is, where a function of it would be right wherever it is used."""
+    ops = trial.program.ops
+    inputs: dict[Any, int] = {place: place for place in trial.program.inputs}
+    for op in ops:
+        if op.name in PASSING and op.inputs and op.inputs[0] in inputs:
+            inputs[op.outputs[0]] = inputs[op.inputs[0]]
+    for line in silent:
+        sites = [(n, op.site) for n, op in enumerate(ops) if op.site is not None]
+        users = [n for n, site in sites if site.file == line.place.file and site.line in line.used]
+        for read_there in sorted({inputs[a] for n in users for a in ops[n].inputs if a in inputs}):
+            readers = [n for n in users if any(inputs.get(a) == read_there for a in ops[n].inputs)]
+            for name, function in FUNCTIONS.items():
+
+                def change(op: Op, values: Sequence[Any], place: int = read_there, f: Any = function) -> list[Any]:
+                    both = [(inputs.get(a) == place, v) for a, v in zip(op.inputs, values, strict=True)]
+                    return op.run([np.asarray(f(v), np.asarray(v).dtype) if here else v for here, v in both])
+
+                if trial.explains(trial.edited(readers, change)):
+                    yield Suspect(0.95, line.place, f"{name} of it is right")
+
+
+FUNCTIONS = {
+    "sin": np.sin, "cos": np.cos, "tan": np.tan, "minus": np.negative, "the square": np.square, "abs": np.abs,
+    "the root": np.sqrt, "exp": np.exp,
+}  # fmt: skip
 
 
 def _site(trial: Trial, group: Sequence[int]) -> Site:
@@ -244,4 +283,7 @@ def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: n
             for i, k in np.argwhere(near(pairs))[:TRIED]:
                 if holds(pairs[i, k]):
                     return text.format(names[-SOME:][i], names[-SOME:][k])
+        slope, offset = np.polyfit(v[here], w[here], 1) if np.ptp(v[here]) > 0 else (0.0, 0.0)
+        if slope and near(offset + slope * v) and holds(offset + slope * v):
+            return f"{offset:.6g} plus {slope:.6g} times it is right"
     return ""

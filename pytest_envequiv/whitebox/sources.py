@@ -17,10 +17,14 @@ from pytest_envequiv.whitebox.jaxprs import Site, site, walk
 
 @dataclass(frozen=True)
 class Silent:
-    """An assignment that only passes on what is there, and the later lines that use what it assigns."""
+    """An assignment or return that only passes on what is there.
+
+    used   later lines that use what it assigns; made: earlier lines that assign what it passes on
+    """
 
     place: Site
     used: frozenset[int]
+    made: frozenset[int]
 
 
 def code(place: Site) -> str:
@@ -102,31 +106,32 @@ def returned_places(files: Iterable[str], functions: Container[str]) -> list[Sit
 
 
 def silent_lines(files: Iterable[str], functions: Container[str], busy: Container[tuple[str, int]]) -> list[Silent]:
-    """Assignments in some functions of whose lines none is ``busy``, (file, line): what they do leaves no operation."""
+    """Assignments and returns in some functions of whose lines none is ``busy``, (file, line): what they do leaves no
+    operation."""
     found = []
-    for file in files:
-        try:
-            tree = ast.parse("".join(linecache.getlines(file)))
-        except SyntaxError:
-            continue
-        for function in ast.walk(tree):
-            if not isinstance(function, ast.FunctionDef) or function.name not in functions:
+    for file, function in functions_in(files, functions):
+        uses: dict[str, set[int]] = {}
+        makes: dict[str, set[int]] = {}
+        statements = []
+        for node in ast.walk(function):
+            if isinstance(node, ast.Name):
+                lines = uses if isinstance(node.ctx, ast.Load) else makes
+                lines.setdefault(node.id, set()).add(node.lineno)
+            if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return) and node.value is not None:
+                span = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                statements.append((node, node.value, span))
+                targets = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+                for name in targets:
+                    makes.setdefault(name, set()).update(span)
+        for node, value, span in statements:
+            if any((file, line) in busy for line in span):
                 continue
-            uses: dict[str, list[int]] = {}
-            for node in ast.walk(function):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                    uses.setdefault(node.id, []).append(node.lineno)
-            for statement in ast.walk(function):
-                if not isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign) or statement.value is None:
-                    continue
-                lines = range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
-                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-                names = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-                if not any((file, line) in busy for line in lines):
-                    later = {u for name in names for u in uses.get(name, ()) if u > statement.lineno}
-                    found.append(
-                        Silent(_place(file, statement.value, function.name, statement.lineno), frozenset(later))
-                    )
+            given = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            taken = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
+            used = {line for name in given for line in uses.get(name, ()) if line > node.lineno}
+            made = {line for name in taken for line in makes.get(name, ()) if line < node.lineno}
+            place = _place(file, value, function.name, node.lineno)
+            found.append(Silent(place, frozenset(used), frozenset(made)))
     return found
 
 
