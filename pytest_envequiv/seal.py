@@ -20,7 +20,8 @@ RELIED_ON = frozenset({PACKAGE, "numpy", "msgpack", "json", "gymnasium", "copy",
 FACES = frozenset({"builtins", "jax", "jax.numpy", "jax.lax", "jax.random", "jax.tree", "jax.tree_util"})
 CALLABLE = (FunctionType, BuiltinFunctionType, MethodDescriptorType, type, staticmethod, classmethod, property)
 
-Looked = tuple[dict[str, Any], str, Any, Any, str]  # namespace, key, value, its code, name for people
+# How to look it up, its key and value; the function it is or wraps, and that one's code; its name for people.
+Looked = tuple[Callable[[str], Any], str, Any, Any, Any, str]
 
 
 def seal(*more: str) -> Callable[[], str | None]:
@@ -30,12 +31,11 @@ def seal(*more: str) -> Callable[[], str | None]:
     """
     looked = list(_looked(list(sys.modules.items()), RELIED_ON.union(more)))
     modules = [(name, module) for name, module in sys.modules.items() if _relied_on(name, RELIED_ON.union(more))]
-    loaded, code_of = sys.modules, _code
+    loaded = sys.modules
 
-    def broken(getattr: Any = getattr, hasattr: Any = hasattr) -> str | None:
-        for namespace, key, value, code, name in looked:
-            now = namespace.get(key)
-            if now is not value or (code is not None and code_of(now, getattr, hasattr) is not code):
+    def broken() -> str | None:
+        for get, key, value, function, code, name in looked:
+            if get(key) is not value or (function is not None and function.__code__ is not code):
                 return name
         for name, module in modules:
             if loaded.get(name) is not module:
@@ -57,23 +57,18 @@ def _looked(modules: list[tuple[str, Any]], packages: Iterable[str]) -> Iterator
         for key, value in list(vars(module).items()):
             ours = name.partition(".")[0] == PACKAGE and key.isupper() and isinstance(value, (str, int, float, tuple))
             if ours or isinstance(value, CALLABLE) or type(value).__name__ == "ufunc":
-                yield vars(module), key, value, _code(value), f"{name}.{key}"
+                yield vars(module).get, key, value, *_code(value), f"{name}.{key}"
             if isinstance(value, type) and _relied_on(value.__module__, packages) and id(value) not in classes:
                 classes.add(id(value))
                 space: Any = vars(value)  # a view: it shows what is set later
+                owner = f"{value.__module__}.{value.__qualname__}"
                 for method, function in list(space.items()):
                     if isinstance(function, CALLABLE):
-                        yield (
-                            space,
-                            method,
-                            function,
-                            _code(function),
-                            f"{value.__module__}.{value.__qualname__}.{method}",
-                        )
+                        yield space.get, method, function, *_code(function), f"{owner}.{method}"
 
 
-def _code(value: Any, getattr: Any = getattr, hasattr: Any = hasattr) -> Any:
-    """The code object of a Python function, also of one in a method's wrapping; None of anything else."""
+def _code(value: Any) -> tuple[Any, Any]:
+    """The Python function that something is or wraps, as a method's wrapping does, and its code; or (None, None)."""
     for name in ("__func__", "fget"):
         value = getattr(value, name, value)
-    return getattr(value, "__code__", None)
+    return (value, value.__code__) if isinstance(value, FunctionType) else (None, None)

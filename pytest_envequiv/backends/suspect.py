@@ -23,7 +23,18 @@ from pytest_envequiv.backends.isolated import IsolatedBackend, open_isolated
 from pytest_envequiv.backends.lanes import Face, random_action
 from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.opening import open_backend
-from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, Spec, State, Tape
+from pytest_envequiv.backends.protocol import (
+    DONE,
+    MASK,
+    TERMINATED,
+    TRUNCATED,
+    Arrays,
+    Backend,
+    Outcome,
+    Spec,
+    State,
+    Tape,
+)
 from pytest_envequiv.backends.watching import PACKAGE, Outside, Ran, Watch, listening, owned, watching
 from pytest_envequiv.errors import OpenError
 from pytest_envequiv.verdict import Settings
@@ -253,14 +264,18 @@ def reused(face: Face) -> str | None:
     """What an environment object does to arrays it returned earlier: changes them in its next steps. Or None."""
     environment = face.make()
     rng = np.random.default_rng(0)
-    face.reset(environment, 0)
+    mask = face.reset(environment, 0).get(MASK)
     step = face.stepper(environment)
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     for _ in range(4):
-        returned = step(random_action(face.action, rng))
+        returned = step(random_action(face.action, rng, mask))
         if any(not _same(array, then) for array, then in kept):
             return "changes an array it returned earlier in a later step"
         kept += [(array, array.copy()) for array in _arrays(returned)]
+        now = face.outputs([returned])
+        if any(np.any(now[end][0]) for end in (TERMINATED, TRUNCATED, DONE) if end in now):
+            break
+        mask = now[MASK][0] if MASK in now else None
     return None
 
 
