@@ -1,0 +1,194 @@
+"""What measures the verifier: the remembering reference, one mutant judged, the table, the command."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.protocol import State
+from pytest_envequiv.power import cli, run, table
+from pytest_envequiv.power.measure import Result, judged, remembering
+from pytest_envequiv.power.memory import Remembering
+from pytest_envequiv.power.mutants import Mutant, mutants
+from pytest_envequiv.verdict import Settings
+
+REF, TARGET = "gymnasium:Pendulum-v1", "gymnax:Pendulum-v1"
+
+
+@pytest.fixture(scope="module")
+def original():
+    return open_backend(TARGET, {})
+
+
+@pytest.fixture(scope="module")
+def every(original):
+    return run.listed(run.Plan(Settings(REF, TARGET)))
+
+
+@pytest.fixture(scope="module")
+def ask(original):
+    ref = remembering(REF, {})
+
+    def asked(mutant, levels=("L1", "L2", "L3")):
+        return judged(mutant, Settings(REF, TARGET, levels=levels), ref, original, {}, False)
+
+    return asked
+
+
+def named(every, text):
+    return next(m for m in every[0] if text in m.diff(0))
+
+
+# -- the reference ---------------------------------------------------------------------------------------------------
+
+
+def test_the_same_question_is_asked_once_and_answered_alike():
+    backend = open_backend(REF, {})
+    calls = []
+    step = backend.step
+    backend.step = lambda *a: calls.append(1) or step(*a)
+    kept = Remembering(backend)
+    begun = kept.reset(np.arange(4))
+    question = (begun.state, {"action": np.zeros((4, 1), np.float32)}, np.arange(4))
+    first, second = kept.step(*question), kept.step(*question)
+    assert calls == [1]
+    assert all((first.outputs[k] == second.outputs[k]).all() for k in first.outputs)
+    kept.step(begun.state, {"action": np.ones((4, 1), np.float32)}, np.arange(4))
+    kept.step(State({k: v[::-1] for k, v in begun.state.fields.items()}), question[1], question[2])
+    assert len(calls) == 3, "another action or another state is another question"
+
+
+def test_a_reference_whose_state_is_hidden_cannot_be_remembered():
+    backend = open_backend(REF, {})
+    backend.spec = replace(backend.spec, state="snapshot")
+    with pytest.raises(ValueError, match="fields"):
+        Remembering(backend)
+
+
+# -- one mutant ------------------------------------------------------------------------------------------------------
+
+
+def test_a_mutant_is_killed_and_its_line_blamed(ask, every):
+    mutant = named(every, "+        newth = state.theta - newthdot")
+    found = ask(mutant)
+    assert found.word == "killed" and found.levels == {"L2": True}
+    assert found.check.startswith("L2-") and 0 < found.seconds < 60
+    assert found.rank == 1 and found.blamed[0] == f"pendulum.py:{mutant.line}"
+    assert found.root in found.truth
+
+
+def test_the_original_survives(ask, every):
+    mutant = every[0][0]
+    same = replace(mutant, source=mutant.original)
+    assert ask(same, ("L2",)).word == "survived"
+
+
+@pytest.mark.parametrize("text", ["raise RuntimeError", "import nowhere_to_be_found"])
+def test_a_mutant_that_does_not_open_is_broken_and_says_why(ask, every, text):
+    mutant = replace(every[0][0], source=f"{text}\n{every[0][0].original}")
+    found = ask(mutant)
+    assert found.word == "broken" and text.split()[-1] in found.text
+
+
+def test_a_failure_of_the_verifier_is_not_the_mutants(ask, every, monkeypatch):
+    monkeypatch.setattr("pytest_envequiv.power.measure.Judge", lambda *a, **k: 1 / 0)
+    found = ask(every[0][0])
+    assert found.word == "error" and "ZeroDivisionError" in found.text
+
+
+def test_code_that_nothing_runs_is_told_apart(every):
+    running, idle = every
+    assert {m.function for m in idle} == {"Pendulum.state_space", "Pendulum.num_actions"}
+    assert not {m.id for m in running} & {m.id for m in idle}
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+def results(*words):
+    made = mutants("def f(x):\n    return x + 1\n", "f.py")[: len(words)]
+    assert len(made) == len(words)
+    return list(zip(made, [replace(r, id=m.id) for m, r in zip(made, words, strict=True)], strict=True))
+
+
+KILLED = Result("", "killed", {"L1": False, "L2": True, "L3": False}, "L2-play-x", 1.0, "x", ("x",), 1)
+LEFT = Result("", "survived", {"L1": False, "L2": False, "L3": False}, detectable="detectable", where="step")
+SAME = Result("", "survived", {"L1": False, "L2": False, "L3": False}, detectable="equivalent")
+
+
+def test_rates_count_what_can_be_seen_and_nothing_else():
+    apart = [replace(LEFT, where=where) for where in table.APART]
+    pairs = results(KILLED, LEFT, SAME, Result("", "broken"), *apart)
+    told = table.summary(pairs)
+    assert told["kill"] == {"part": 1, "whole": 2}
+    assert told["levels"] == {
+        "L1": {"part": 0, "whole": 2},
+        "L2": {"part": 1, "whole": 2},
+        "L3": {"part": 0, "whole": 2},
+    }
+    assert (told["equivalent"], told["broken"], told["illegal_only"], told["unreached_only"]) == (1, 1, 1, 1)
+    assert told["blame_first"] == {"part": 1, "whole": 1} and told["root"] == {"part": 1, "whole": 1}
+
+
+def test_a_kill_the_oracle_cannot_confirm_is_doubtful():
+    pairs = results(replace(KILLED, detectable="equivalent"), replace(KILLED, detectable="detectable"))
+    told = table.summary(pairs)
+    assert told["audited"] == 2 and told["doubtful"] == [pairs[0][0].id]
+
+
+def test_blame_counts_ranks():
+    pairs = results(KILLED, replace(KILLED, rank=4), replace(KILLED, rank=6), replace(KILLED, rank=None))
+    found = [r for _, r in pairs]
+    assert str(table.blamed(found, 1)) == "25.0% (1 of 4)" and table.blamed(found, 5).part == 2
+
+
+def test_survivors_are_shown_as_diffs_and_failures_are_not_hidden(tmp_path):
+    pairs = results(KILLED, replace(LEFT, text="reward differs"), Result("", "error", text="Boom"))
+    said = table.text(pairs, 3)
+    assert "-    return x + 1" in said and "the oracle: reward differs" in said
+    assert "the verifier failed on" in said and "Boom" in said and "3 more lie in code that nothing runs" in said
+    table.plot(pairs, "title", str(tmp_path / "rates.png"))
+    assert (tmp_path / "rates.png").stat().st_size > 1_000
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ref=gymnasium:Pendulum-v1", "target=gymnax:Pendulun-v1"], "did you mean 'Pendulum-v1'"),
+        (["ref=gymnasium:Pendulum-v1", "ref=gymnasium:Pendulum-v1"], "one ref=NAME and one target=NAME"),
+        (["ref=gymnasium:Pendulum-v1", "target=gymnax:Pendulum-v1", "--file", "nowhere.py"], "nowhere.py"),
+    ],
+)
+def test_a_users_mistake_is_one_line(words, said, capsys):
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err.strip()
+    assert said in told and "\n" not in told and told.startswith("envequiv-power: ")
+
+
+def test_mutants_can_be_listed(capsys, every):
+    assert cli.main([f"ref={REF}", f"target={TARGET}", "--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(every[0])
+
+
+def test_a_small_run_from_the_command_line(tmp_path, capsys):
+    words = [f"ref={REF}", f"target={TARGET}", "--sample", "3", "--seed", "5", "--workers", "1", "--levels", "L2"]
+    cli.main([*words, "--output", str(tmp_path), "--plot", str(tmp_path / "rates.svg")])
+    said = capsys.readouterr().out
+    assert "3 mutants: " in said and "detectable mutants killed" in said
+    (report,) = (tmp_path / "power").glob("*.json")
+    told = json.loads(report.read_text())
+    assert {"kill_rate", "detectable", "killed", "target_hash"} <= told.keys()
+    assert len(told["mutants"]) == 3 and all(m["diff"] for m in told["mutants"])
+    assert (tmp_path / "rates.svg").read_text().startswith("<?xml")
+
+
+def test_a_mutant_that_hangs_is_stopped(every, monkeypatch):
+    hanging = replace(every[0][0], source=f"while True:\n    pass\n{every[0][0].original}")
+    plan = run.Plan(Settings(REF, TARGET, levels=("L2",)), workers=1, timeout=30.0)
+    (found,) = run.measured(plan, [hanging], lambda result: None)
+    assert isinstance(hanging, Mutant) and found.word == "hung" and "30" in found.text
