@@ -25,7 +25,7 @@ def found(name, rows, role="output", error=0.01):
 
 def following(shows, kin=()):
     """A flow of outputs: ``shows`` {"b": "a"}: b is computed from a; ``kin`` pairs that share something."""
-    names = {n for n in (*shows, *" ".join(shows.values()).split(), *(k for pair in kin for k in pair))}
+    names = {*shows, *" ".join(shows.values()).split(), *(k for pair in kin for k in pair)}
     related = {n: frozenset({b for a, b in kin if a == n} | {a for a, b in kin if b == n}) for n in names}
     above = {n: frozenset(shows.get(n, "").split()) for n in names}
     return Flow((), tuple(sorted(names)), dict.fromkeys(names, frozenset()), above, {}, {}, related)

@@ -86,7 +86,8 @@ def _spec(bench: Bench, check: Check) -> Verdict:
                 where = f" (element {apart[0]})" if np.prod(ours.shape, dtype=int) > 1 else ""
                 return said(check, DIFFERENT, f"{name}: the reference's is {ours}, the target's {theirs}{where}")
     for name, _, theirs in matched_spaces(bench.pair):
-        given = bench.pair.example_outcome.outputs.get(name) if check.field == "observation" else None
+        seen = check.field == "observation" and bench.pair.blocked is None
+        given = bench.pair.example_outcome.outputs.get(name) if seen else None
         if given is not None and not _declared_as(given.dtype, np.dtype(theirs.dtype)):
             return said(check, DIFFERENT, f"the target's {name} is {given.dtype}, its own space says {theirs.dtype}")
     matched = [f"{name} {a}" for name, a, _ in matched_spaces(bench.pair) if name.split(".")[0] == check.field]

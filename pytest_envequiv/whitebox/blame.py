@@ -141,8 +141,10 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
     for output in sorted(trial.case.wrong):
         rows = trial.case.counts[output]
         expected = trial.case.expected[output]
-        if not rows.any():
-            continue
+        if not rows.any() or (
+            output in trial.outputs and _is(trial, output, read(trial.values, trial.outputs[output]))
+        ):
+            continue  # right in all these rows: another field of the family is what differs
         if all(trial.program.ops[number].name in PASSING for number in trial.behind.get(output, ())):
             for place in (*names.get(output, ()), *names.get("", ())):
                 yield Suspect(0.6, place, "it stands here, and nothing computes it")
@@ -151,7 +153,9 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
         for values, places in ((known, names.get(output, ())), (returned, names.get("", ()))):
             name = next((n for n, value in values if n != output and _is(trial, output, value)), None)
             if name is not None:
-                yield from (Suspect(0.94, place, f"{name} is right") for place in places)
+                # The line that computes what is right is not at fault.
+                wrong = [place for place in places if name != f"what line {place.line} computes"]
+                yield from (Suspect(0.94, place, f"{name} is right") for place in wrong)
 
 
 def _is(trial: Trial, output: str, value: Any) -> bool:
@@ -220,8 +224,10 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
     for group in groups:
         op = trial.program.ops[group[0]]
         place = op.outputs[0]
+        if len(group) > 1 or op.name in PASSING or op.dtypes[0].kind == "O":  # a key is not a number
+            continue
         value = np.asarray(trial.values[place])
-        if len(group) > 1 or op.name in PASSING or value.size not in (1, trial.rows):
+        if value.size not in (1, trial.rows):
             continue
         if value.dtype.kind == "b":
             if value.size != trial.rows:

@@ -1,0 +1,159 @@
+"""The line to blame: a slip of each kind is put into a port, and judging names the line it is in."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+import pytest
+from ports import drift, judging
+
+from pytest_envequiv import counterexample
+from pytest_envequiv.judge import Judge
+from pytest_envequiv.levels import blaming
+from pytest_envequiv.power.loading import loaded, sources
+from pytest_envequiv.report import terminal
+from pytest_envequiv.verdict import DIFFERENT, Settings
+
+pytest.importorskip("gymnax")
+CARTPOLE = ("gymnasium:CartPole-v1", "gymnax:CartPole-v1")
+CAR = ("gymnasium:MountainCar-v0", "gymnax:MountainCar-v0")
+PENDULUM = ("gymnasium:Pendulum-v1", "gymnax:Pendulum-v1")
+DRIFT = (drift.DRIFT, "ports.drift:port")
+
+
+@contextmanager
+def slipped(pair, old, new, output):
+    """(a judge of the pair whose target has ``new`` for ``old``, the numbers of the lines that differ)."""
+    ref, target = pair
+    file = sources(target)[0]
+    with open(file) as stream:
+        plain = stream.read()
+    assert old in plain
+    edited = plain.replace(old, new, 1)
+    before, after = plain.splitlines(), edited.splitlines()
+    lines = {n for n, (a, b) in enumerate(zip(before, after, strict=False), 1) if a != b}
+    with loaded(target, None, file, edited) as backend:
+        yield Judge(Settings(ref, target, output=str(output)), target=backend), lines
+
+
+def blamed(judge, *patterns):
+    """The suspects of the first root."""
+    verdicts = judging.run(judge, *patterns)
+    roots = judging.different(verdicts)
+    assert roots, judging.words(verdicts)
+    assert "blame_failed" not in verdicts[roots[0]].evidence, verdicts[roots[0]].evidence["blame_failed"]
+    return verdicts[roots[0]].evidence["blame"]
+
+
+# Kind of slip -> (pair, what stood there, what stands there now).
+SLIPS = {
+    "operator": (CARTPOLE, "x = state.x + params.tau * state.x_dot", "x = state.x - params.tau * state.x_dot"),
+    "sign": (CARTPOLE, "sintheta - costheta * temp", "sintheta + costheta * temp"),
+    "constant": (CARTPOLE, "4.0 / 3.0", "4.0 / 3.1"),
+    "power": (CARTPOLE, "state.theta_dot**2 * sintheta", "state.theta_dot**3 * sintheta"),
+    "setting": (CARTPOLE, "gravity: float = 9.8", "gravity: float = 9.9"),
+    "comparison": (CAR, "position == params.min_position", "position != params.min_position"),
+    "comparison turned": (CARTPOLE, "state.x > params.x_threshold", "state.x < params.x_threshold"),
+    "branches exchanged": (
+        DRIFT,
+        "push = jnp.where(state.tank == 0, 0.0, push)",
+        "push = jnp.where(state.tank == 0, push, 0.0)",
+    ),
+    "factor dropped": (CARTPOLE, "state.theta_dot**2 * sintheta", "state.theta_dot**2"),
+    "term dropped": (PENDULUM, "newth = state.theta + newthdot * params.dt", "newth = state.theta + 0.0 * newthdot"),
+    "another variable": (
+        CARTPOLE,
+        "theta = state.theta + params.tau * state.theta_dot",
+        "theta = state.theta + params.tau * state.x_dot",
+    ),
+    "clip too much": (
+        CAR,
+        "state.velocity\n            + (action - 1) * params.force",
+        "jnp.clip(state.velocity, -0.05, 0.05)\n            + (action - 1) * params.force",
+    ),
+    "keyword": (CARTPOLE, "            theta=theta,", "            theta=state.theta,"),
+    "assignment": (CARTPOLE, "x_dot = state.x_dot + params.tau * xacc", "x_dot = state.x_dot"),
+    "reward": (CAR, "reward = -1.0", "reward = -0.9"),
+    "order of the observation": (
+        (drift.DRIFT, "ports.drift:CachedDrift"),
+        "jnp.stack([x, v, angle, sine])",
+        "jnp.stack([x, angle, v, sine])",
+    ),
+}
+# Where other lines explain the difference just as well: an "or" of the two comparisons made an "and".
+TIES = {"comparison turned": 3}
+
+
+@pytest.mark.parametrize("kind", SLIPS)
+def test_a_slip_in_a_step(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(counterexample, "make", lambda bench, verdict, step: (verdict, None))  # has tests of its own
+    with slipped(*SLIPS[kind], tmp_path) as (judge, lines):
+        found = blamed(judge, "L2-play-*")
+    assert lines & {s["line"] for s in found[: TIES.get(kind, 1)]}, (lines, found)
+    assert all(s["code"] and s["why"] and 0 < s["score"] <= 1 for s in found)
+    assert found == sorted(found, key=lambda s: -s["score"])
+
+
+ELSEWHERE = {
+    "bounds of the first draw": (CAR, "minval=-0.6, maxval=-0.4", "minval=-0.6, maxval=-0.3", "L1-reset-*"),
+    "what a reset begins with": (CAR, "velocity=jnp.array(0.0)", "velocity=jnp.array(0.01)", "L1-reset-*"),
+    "bounds of a space": (CARTPOLE, "params.x_threshold * 2,", "params.x_threshold * 3,", "L1-spec-*"),
+    "number of actions": (CARTPOLE, "return spaces.Discrete(2)", "return spaces.Discrete(3)", "L1-spec-*"),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_a_slip_elsewhere(kind, tmp_path):
+    *slip, checks = ELSEWHERE[kind]
+    with slipped(*slip, tmp_path) as (judge, lines):
+        found = blamed(judge, checks)
+    assert lines & {s["line"] for s in found[:1]}, (lines, found)
+
+
+@pytest.fixture(scope="module")
+def wall(tmp_path_factory):
+    """MountainCarContinuous of gymnax as it is published: the wall does not stop the car."""
+    settings = Settings(
+        "gymnasium:MountainCarContinuous-v0",
+        "gymnax:MountainCarContinuous-v0",
+        output=str(tmp_path_factory.mktemp("out")),
+    )
+    return judging.one(Judge(settings), "L2-play-velocity")
+
+
+def test_the_wall_of_gymnax(wall):
+    first = wall.evidence["blame"][0]
+    assert first["code"].startswith("velocity = velocity * (1 - ")
+    assert first["file"] == "gymnax/environments/classic_control/continuous_mountain_car.py"
+
+
+def test_three_lines_on_the_terminal_and_more_in_the_report(wall):
+    shown = [line for line in terminal.failure(wall, {"ref": None}) if "continuous_mountain_car.py:" in line]
+    assert len(shown) == terminal.BLAMED == 3 < len(wall.evidence["blame"])
+    assert shown[0].split()[0] == "blame" and "velocity = velocity * (1 - " in shown[0]
+
+
+def test_files_are_told_from_here():
+    found = blamed(judging.of("drift", "integrator order"), "L2-play-x")
+    assert found[0]["file"] == os.path.relpath(drift.__file__) and found[0]["code"].startswith("x = state.x + ")
+
+
+@pytest.mark.parametrize("check", ["L2-play-v", "L1-reset-x"])
+def test_blame_that_fails_leaves_the_verdict_alone(check, monkeypatch):
+    bug = {"L2-play-v": "wrong constant", "L1-reset-x": "reset range"}[check]
+    usual = judging.one(judging.of("drift", bug), check)
+
+    def fails(*_):
+        raise ZeroDivisionError("of its own")
+
+    monkeypatch.setattr(blaming, "_suspects", fails)
+    found = judging.one(judging.of("drift", bug), check)
+    assert usual.evidence["blame"] and found.evidence["blame"] == []
+    assert found.evidence["blame_failed"] == "ZeroDivisionError: of its own"
+    assert (found.word, found.summary, found.divergence) == (DIFFERENT, usual.summary, usual.divergence)
+
+
+def test_nobody_is_blamed_where_nothing_can_be_traced():
+    found = judging.one(judging.of("vector", "batch mean"), "L2-play-v")
+    assert found.word == DIFFERENT and found.evidence["blame"] == [] and "blame_failed" not in found.evidence
