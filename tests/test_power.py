@@ -12,6 +12,7 @@ from pytest_envequiv.power import cli, run, table
 from pytest_envequiv.power.measure import Result, judged, remembering
 from pytest_envequiv.power.memory import Remembering
 from pytest_envequiv.power.mutants import Mutant, mutants
+from pytest_envequiv.power.null import null_runs
 from pytest_envequiv.verdict import Settings
 
 REF, TARGET = "gymnasium:Pendulum-v1", "gymnax:Pendulum-v1"
@@ -192,3 +193,16 @@ def test_a_mutant_that_hangs_is_stopped(every, monkeypatch):
     plan = run.Plan(Settings(REF, TARGET, levels=("L2",)), workers=1, timeout=30.0)
     (found,) = run.measured(plan, [hanging], lambda result: None)
     assert isinstance(hanging, Mutant) and found.word == "hung" and "30" in found.text
+
+
+# -- the null arm ----------------------------------------------------------------------------------------------------
+
+
+def test_an_equal_pair_gives_no_alarm_and_another_does():
+    quiet = null_runs(TARGET, TARGET, range(2), ("L2",))
+    assert quiet.runs == 2 and not quiet.alarms and quiet.words.keys() == {"EQUAL"}
+    heard = []
+    loud = null_runs(
+        "gymnasium:MountainCarContinuous-v0", "gymnax:MountainCarContinuous-v0", [0], ("L2",), heard.append
+    )
+    assert loud.deterministic == 1 and loud.statistical == 0 and len(heard) == len(loud.alarms) > 0

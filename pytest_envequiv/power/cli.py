@@ -22,7 +22,7 @@ NEEDS = "pip install 'pytest-envequiv[power]'"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: every detectable mutant was killed; 1: some survived; 2: it could not be measured."""
+    """0: every detectable mutant was killed, or no alarm was false; 1: not so; 2: it could not be measured."""
     options = _parser().parse_args(arguments)
     try:
         return _measured(options)
@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--file", action="append", default=[], help="source file of the target to mutate (repeatable)")
     parser.add_argument("--output", default=".envequiv", help="folder for the report (default .envequiv)")
     parser.add_argument("--plot", metavar="FILE", help="also draw the rates, as .png or .svg")
+    parser.add_argument(
+        "--null", type=int, metavar="N", help="instead: false alarms in N runs of each side with itself"
+    )
     parser.add_argument("--list", action="store_true", help="only list the mutants")
     return parser
 
