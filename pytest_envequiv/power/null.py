@@ -36,11 +36,13 @@ class Null:
 
     def __str__(self) -> str:
         verdicts, unsure = sum(self.words.values()), self.words.get("INCONCLUSIVE", 0)
-        return (
-            f"{self.ref} against {self.target}: {self.runs} runs, {verdicts:,} verdicts, {unsure} INCONCLUSIVE; false alarms in {self.deterministic} runs where nothing is left "
-            f"to chance (promised: 0), in {self.statistical} where statistics decide (promised: {ALPHA:g} of the runs); "
-            f"{self.seconds:.0f} s"
+        lines = (
+            f"{self.ref} against {self.target}: {self.runs} runs in {self.seconds:.0f} s, "
+            f"{verdicts:,} verdicts, {unsure} INCONCLUSIVE;",
+            f"  false alarms in {self.deterministic} runs where nothing is left to chance (promised: 0),",
+            f"  in {self.statistical} where statistics decide (promised: {ALPHA:g} of the runs)",
         )
+        return "\n".join(lines)
 
 
 def null_runs(
