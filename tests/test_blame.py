@@ -95,7 +95,16 @@ def test_a_slip_in_a_step(kind, tmp_path, monkeypatch):
     assert found == sorted(found, key=lambda s: -s["score"])
 
 
+CLIP = "velocity = jnp.clip(velocity, -params.max_speed, params.max_speed)"
+MOVE = "position = state.position + velocity"
+# The same, and the checks that see it.
 ELSEWHERE = {
+    "clip after use": (
+        CAR,
+        f"{CLIP}\n        {MOVE}\n",
+        f"{MOVE}\n        {CLIP}\n",
+        "L2-boundary-*",
+    ),
     "bounds of the first draw": (CAR, "minval=-0.6, maxval=-0.4", "minval=-0.6, maxval=-0.3", "L1-reset-*"),
     "what a reset begins with": (CAR, "velocity=jnp.array(0.0)", "velocity=jnp.array(0.01)", "L1-reset-*"),
     "bounds of a space": (CARTPOLE, "params.x_threshold * 2,", "params.x_threshold * 3,", "L1-spec-*"),

@@ -100,6 +100,15 @@ class Trial:
                         queue.append(output)
         return (self.rows,)
 
+    def after(self, number: int) -> set[int]:
+        """The operation and all that are computed from it."""
+        found, left = set(), [number] if number < len(self.program.ops) else []
+        while left:
+            found.add(here := left.pop())
+            users = {n for place in self.program.ops[here].outputs for n in self.users.get(place, ())}
+            left += users - found
+        return found
+
     def rerun(self, changed: dict[int, Any]) -> dict[int, Any]:
         """All values after some were changed; only what is computed from them is computed again."""
         return self._forward(dict(changed), {})
@@ -163,14 +172,16 @@ class _Layered(dict[int, Any]):
 
 
 def scope(trial: Trial, number: int) -> list[tuple[str, Any]]:
-    """What one number per row is known when an operation runs: (what to call it, values)."""
+    """What one number per row is known when an operation runs, or could be if lines stood in another order (it is not
+    computed from the operation): (what to call it, values)."""
     found: list[tuple[str, Any]] = []
     for name, place in zip(trial.case.traced.inputs, trial.program.inputs, strict=True):
         value = trial.values[place]
         if name != "seed" and np.asarray(value).dtype.kind in "fiub" and np.size(value) in (1, trial.rows):
             found.append((name.partition(".")[2], value))
-    for op in trial.program.ops[:number]:
-        if op.name in PASSING:
+    after = trial.after(number)
+    for other, op in enumerate(trial.program.ops):
+        if op.name in PASSING or other in after:
             continue
         for place in op.outputs:
             value = trial.values[place]
