@@ -151,8 +151,12 @@ def _truth(original: Any, judge: Judge, verdict: Verdict) -> list[str]:
     if verdict.check.level == "L1":
         return []
     rows = play(original, 32, 64, 4_000_037).rows
-    state, seeds = State(rows.state.fields), rows.seeds
-    ours, theirs = (b.step(state, rows.action, seeds) for b in (original, judge.pair.target.backend))
+    mutant: Any = judge.pair.target.backend
+    if mutant.spec.fields.keys() != original.spec.fields.keys():
+        return []
+    cast = {n: v.astype(mutant.spec.fields[n].dtype) for n, v in rows.state.fields.items()}
+    ours = original.step(State(rows.state.fields), rows.action, rows.seeds)
+    theirs = mutant.step(State(cast), rows.action, rows.seeds)
     found = {}
     for compared in judge.pair.fields:
         name = output_name(compared)
