@@ -126,7 +126,10 @@ def _better_shown(pair: Pair, found: StateMap) -> StateMap:
     other = replace(found, links=tuple(links))
     if [(k.sources, k.recode) for k in links] == [(k.sources, k.recode) for k in found.links]:
         return found
-    return other if _agreement(pair, other) >= _agreement(pair, found) else found
+    better = _agreement(pair, other) - _agreement(pair, found)
+    # An observation in another order agrees with either as well as not: then what the values say stands.
+    sure = any(a.how == "value" and a.sources != b.sources for a, b in zip(found.links, links, strict=True))
+    return other if better > 0 or (better == 0 and not sure) else found
 
 
 def _agreement(pair: Pair, found: StateMap) -> float:

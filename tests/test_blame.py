@@ -72,6 +72,11 @@ SLIPS = {
         "state.velocity\n            + (action - 1) * params.force",
         "jnp.clip(state.velocity, -0.05, 0.05)\n            + (action - 1) * params.force",
     ),
+    "order of what is shown": (
+        CARTPOLE,
+        "[state.x, state.x_dot, state.theta, state.theta_dot]",
+        "[state.x_dot, state.x, state.theta, state.theta_dot]",
+    ),
     "keyword": (CARTPOLE, "            theta=theta,", "            theta=state.theta,"),
     "assignment": (CARTPOLE, "x_dot = state.x_dot + params.tau * xacc", "x_dot = state.x_dot"),
     "reward": (CAR, "reward = -1.0", "reward = -0.9"),
