@@ -111,7 +111,7 @@ BUGS = [
     Bug("B", "vector", "broadcast", ("L1-batch-step",), "13"),
     Bug("B", "vector", "batch mean", ("L1-batch-step", "L2-play-v"), "123"),
     Bug("B", "vector", "global noise", ("L1-deterministic-step", "L2-distribution-v"), "12"),
-    Bug("B", "vector", "inputs changed", ("L1-inputs_kept-step",), "1"),
+    Bug("B", "vector", "inputs changed", ("L1-inputs_kept-step", "L2-limit-truncated"), "123", LATE),
     Bug("C", "drift", "default goal", everywhere("x", "L2-play", "L2-boundary", "L3-resync"), "123"),
     Bug("C", "drift", "default power", everywhere("v"), "123"),
     Bug("H", "drift", "fuel not carried", everywhere("tank"), "123"),
