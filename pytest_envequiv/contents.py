@@ -81,6 +81,16 @@ def paths(name: str) -> dict[str, Path]:
     return found | {path.name: path for path in _contract_of_lone(modules)}
 
 
+def own(name: str) -> set[Path]:
+    """The files behind a name that are the user's own code and data: none of an installed library.
+
+    Raises OpenError as ``files`` does.
+    """
+    modules, paths, _ = parts(name)
+    own = [(module, folder) for module, folder in _closure(_located(modules, name)) if not module.installed]
+    return {*paths, *(path for module, folder in own for path in _belonging(module, folder))}
+
+
 def package_hash(name: str) -> str:
     """One sha256 for all of ``files(name)``. Raises OpenError as they do."""
     return combined(files(name))

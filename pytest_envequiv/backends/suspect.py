@@ -139,10 +139,7 @@ def own_file(name: str, thing: Any) -> Path | None:
 def own_paths(name: str) -> list[Path]:
     """The files of the user's own code behind a name: source and data, and files that the source names in quotes (as
     found from its folder, or from here). None of an installed library. Raises OpenError."""
-    modules, paths, _ = contents.parts(name)
-    found = set(paths)
-    for module, folder in contents._closure(contents._located(modules, name)):
-        found |= set() if module.installed else set(contents._belonging(module, folder))
+    found = contents.own(name)
     named = {file for path in found if path.suffix == ".py" for file in _named_in(path)}
     return sorted({path.resolve() for path in found | named})
 
