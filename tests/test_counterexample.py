@@ -241,7 +241,7 @@ def test_it_is_tried_first_in_the_next_run(switch, settings):
     verdict = second.run("L2-boundary-v")
     assert verdict.word == DIFFERENT and verdict.summary == "v: the saved counterexample still differs"
     assert verdict.counterexample.endswith("L2-boundary-v.json")
-    assert second.bench._steps == {}  # nothing else had to be asked
+    assert second.bench._steps.keys() <= {"boundary"}  # nothing was looked for but the line to blame
     switch(None)
     assert Judge(settings).run("L2-boundary-v").word == EQUAL
 

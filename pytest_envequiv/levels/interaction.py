@@ -25,7 +25,7 @@ from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.meetings import exercised
 from pytest_envequiv.stimuli.play import Rows, join_outcomes, seeds_for
 from pytest_envequiv.stimuli.policies import uniform
-from pytest_envequiv.verdict import DIFFERENT, INCONCLUSIVE, Check, Progress, Verdict
+from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Progress, Verdict
 
 SOURCES = ("play", "boundary", "pairs", "limit", "coverage")
 WIDEST = 16  # elements of one field looked at by themselves; of a wider one, also PROJECTIONS of all its elements
@@ -73,6 +73,8 @@ def run(bench: Bench, check: Check, progress: Progress) -> Verdict:
     if check.subject == "branches":
         return branches_covered(bench, check, sources(bench))
     step = bench.step(check.subject)
+    if step is None and check.subject == "coverage":
+        return said(check, EQUAL, "the search met no live state that leads anywhere new in the target's code")
     if step is None:
         return said(check, INCONCLUSIVE, _why_none(bench, check.subject))
     verdict = judged_step(bench, check, step, check.field)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_envequiv.whitebox.branches import TIE
+from pytest_envequiv.whitebox import TIE
 
 CODE = 70  # characters of code in a row
 

@@ -18,11 +18,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax.extend import core as jex
 
+from pytest_envequiv.whitebox import TIE
 from pytest_envequiv.whitebox.draws import draws_inside, kind_of
 from pytest_envequiv.whitebox.jaxprs import CALLS, Site, closed, inner, site
 
 COMPARISONS = {"lt", "le", "gt", "ge", "eq", "ne"}
-TIE = "tie"  # a side that is told where it was seen, and never asked for: two floats need not be able to meet
 WRITTEN = {"clip", "_where", "relu"}  # functions of JAX that are choices of whoever calls them
 # Files of JAX whose own choices are nobody's: indices made non-negative, loop counters, keys.
 HIDDEN = {"indexing.py", "slicing.py", "scatter.py", "loops.py", "random.py", "prng.py", "ufuncs.py"}

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from pytest_envequiv.whitebox.branches import COMPARISONS, TIE, Branch, Plan, measured, planned
+from pytest_envequiv.whitebox import TIE
+from pytest_envequiv.whitebox.branches import COMPARISONS, Branch, Plan, measured, planned
 from pytest_envequiv.whitebox.draws import OnDraw, case_of, choose, draws_inside, kind_of
 from pytest_envequiv.whitebox.jaxprs import bind, evaluate
 
