@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,9 @@ def suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[dict[str
         return []
     best: dict[tuple[str, int], Suspect] = {}
     for suspect in found:
+        line = sources.operator_line(suspect.site)
+        if line != suspect.site.line:  # its operator first, then where it begins
+            best.setdefault((suspect.site.file, line), replace(suspect, site=replace(suspect.site, line=line)))
         best.setdefault((suspect.site.file, suspect.site.line), suspect)
     return [
         {

@@ -32,6 +32,34 @@ def code(place: Site) -> str:
     return linecache.getline(place.file, place.line).strip()
 
 
+def operator_line(place: Site) -> int:
+    """The line on which the operator of an expression stands that runs over several lines; else its first line."""
+    if place.end_line <= place.line:
+        return place.line
+    lines = linecache.getlines(place.file)
+    try:
+        tree = ast.parse("".join(lines))
+    except SyntaxError:
+        return place.line
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.BinOp | ast.Compare) or (node.lineno, node.end_lineno) != (
+            place.line,
+            place.end_line,
+        ):
+            continue
+        if node.col_offset != place.column:
+            continue
+        right = node.right if isinstance(node, ast.BinOp) else node.comparators[-1]
+        # Between the operands stand parentheses, comments and the operator: the first line with anything else.
+        for line in range(node.left.end_lineno or node.lineno, right.lineno + 1):
+            text = lines[line - 1]
+            start = (node.left.end_col_offset or 0) if line == node.left.end_lineno else 0
+            between = text[start : right.col_offset if line == right.lineno else None].partition("#")[0]
+            if between.strip(" ()\t\n"):
+                return line
+    return place.line
+
+
 def short(file: str) -> str:
     """A path as a person wants it: relative to here, or from the package on where it is installed."""
     parts = file.replace("\\", "/").split("/")
