@@ -74,6 +74,11 @@ def contains(bench: Bench, check: Check) -> Verdict:
 
 def finite(bench: Bench, check: Check) -> Verdict:
     rows, ours, theirs = outcomes(bench)
+    for name, value in theirs.outputs.items():
+        expected = ours.outputs.get(name)
+        if expected is not None and not name.startswith("observation") and expected.shape[1:] != value.shape[1:]:
+            text = f"the target's {name} has shape {value.shape[1:]}, the reference's {expected.shape[1:]}"
+            return said(check, DIFFERENT, text, (), {"transitions": len(rows)})
     bad = {
         side: [k for k, v in o.outputs.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
         for side, o in (("reference", ours), ("target", theirs))
