@@ -72,8 +72,13 @@ class Line:
 def found(change, **kinds):
     """How each field compares over play, with ``change`` on the target's side after resets."""
     judge = judging.opened(Line(**kinds), Line())
-    judge.pair.target.backend.change = change
+    changing(judge, change)
     return judge.bench.step("play").found
+
+
+def changing(judge, change):
+    """Let the target of an opened pair change what it returns from now on."""
+    judge.pair.target.backend._backend.change = change  # behind the wall that keeps foreign arrays apart
 
 
 def on(name, what):
@@ -164,7 +169,7 @@ def test_large_whole_numbers_are_not_rounded():
     """Two numbers that are one double."""
     big = 2**62
     judge = judging.opened(Line(on("count", lambda v, x: v + big)), Line(on("count", lambda v, x: v + big)))
-    judge.pair.target.backend.change = on("count", lambda v, x: v + big + 1)
+    changing(judge, on("count", lambda v, x: v + big + 1))
     assert judge.run("L2-play-count").word == DIFFERENT
 
 
@@ -176,7 +181,7 @@ def test_a_flag_at_the_edge_is_a_tie_and_beside_it_is_not():
         judge = judging.opened(
             Line(on("terminated", lambda v, x: x > edge)), Line(on("terminated", lambda v, x: x > edge))
         )
-        judge.pair.target.backend.change = on("terminated", lambda v, x: x > edge + shift)
+        changing(judge, on("terminated", lambda v, x: x > edge + shift))
         rows = judge.bench.step("play").rows.take(np.zeros(8, int))
         # The states are in the gap between the two edges.
         rows = rows.doing(rows.action)
@@ -197,12 +202,12 @@ def test_where_the_state_cannot_be_pushed_only_gross_errors_count():
     small = on("reward", lambda v, x: v * (1 + 1e-9))
     gross = on("reward", lambda v, x: v + 1.0)
     judge = judging.opened(Line(state="snapshot"), Line())
-    judge.pair.target.backend.change = small
+    changing(judge, small)
     step = judge.bench.step("play")
     assert step.found["reward"].unsure.any() and not step.found["reward"].rows.any()
     assert judge.run("L2-play-reward").word == INCONCLUSIVE
     other = judging.opened(Line(state="snapshot"), Line())
-    other.pair.target.backend.change = gross
+    changing(other, gross)
     assert other.run("L2-play-reward").word == DIFFERENT
     assert judging.opened(Line(state="snapshot"), Line()).run("L2-play-reward").word == EQUAL
 
@@ -212,7 +217,7 @@ def test_more_suspects_than_can_be_calibrated(monkeypatch):
     monkeypatch.setattr(fields, "MOST_CALIBRATED", 64)
     steep = on("observation", lambda v, x: v + 32 * slope(v, x))
     judge = judging.opened(Line(), Line())
-    judge.pair.target.backend.change = steep
+    changing(judge, steep)
     step = judge.bench.step("play")
     assert (step.found["observation"].error > 64 * EPS * step.found["observation"].field.scale).sum() > 64
     assert judge.run("L2-play-observation").word == EQUAL
@@ -234,7 +239,7 @@ def test_more_suspects_than_can_be_calibrated(monkeypatch):
 def test_tolerances_of_the_contract(given, word):
     contract = f'[tolerance.reward]\n{given}\nreason = "known"\n'
     judge = judging.opened(Line(), Line(), contract=contract)
-    judge.pair.target.backend.change = on("reward", lambda v, x: v + 1e-6 * np.sign(v) * np.abs(v) / 3.3)
+    changing(judge, on("reward", lambda v, x: v + 1e-6 * np.sign(v) * np.abs(v) / 3.3))
     verdict = judge.run("L2-play-reward")
     assert verdict.word == word
     if word == DIFFERENT and "tol" in given:
@@ -243,7 +248,7 @@ def test_tolerances_of_the_contract(given, word):
 
 def test_a_tighter_ratio_finds_rounding():
     judge = judging.opened(Line(), Line(), contract="[tolerance.reward]\nratio = 0.5\n")
-    judge.pair.target.backend.change = on("reward", lambda v, x: v * (1 + 8 * EPS))
+    changing(judge, on("reward", lambda v, x: v * (1 + 8 * EPS)))
     assert judge.run("L2-play-reward").word == DIFFERENT
 
 
