@@ -40,6 +40,8 @@ def match_actions(pair: Pair) -> dict[str, str]:
                 or np.any(np.ravel(count[0] or 0) != np.ravel(count[1] or 0))
             ):
                 problem = f"{name}: the reference takes {a}, the target {b}"
+            elif np.any(np.asarray(b.low) > np.asarray(b.high)):
+                problem = f"{name}: the target's {b} is empty"
     if problem:
         pair.problems.append(Problem("action", f"action spaces cannot be matched: {problem}", True))
     return names or {}

@@ -100,7 +100,7 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
         for edit in kind(trial, group):
             try:
                 score = _score(*trial.verdict(trial.edited(group, edit.change)))
-            except (ValueError, TypeError):  # a change the program cannot bear: it was no slip of this kind
+            except Exception:  # a change the program cannot bear: it was no slip of this kind
                 continue
             if score > 0:
                 yield Suspect(score * edit.weight, _site(trial, group), edit.why)
@@ -238,7 +238,7 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
         elif value.dtype.kind == "f":
             try:
                 right = solve_values(trial, place, value)
-            except (ValueError, TypeError):  # a number for each row cannot stand here
+            except Exception:  # a number for each row cannot stand here
                 continue
             if right is not None:
                 known = _relation(trial, group[0], place, value, right)
