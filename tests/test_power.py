@@ -80,6 +80,19 @@ def test_a_mutant_is_killed_and_its_line_blamed(ask, every):
     assert found.root in found.truth
 
 
+def test_a_reward_of_another_shape_is_a_difference(ask, every):
+    mutant = next(m for m in every[0] if m.kind == "statement" and m.before == "reward = reward.squeeze()")
+    found = ask(mutant, ("L1",))
+    assert (found.word, found.check) == ("killed", "L1-finite-outputs") and "shape (1,)" in found.text
+
+
+def test_an_empty_action_space_is_a_difference(ask, every):
+    line = "            low=-params.max_torque,"
+    assert line in every[0][0].original
+    found = ask(replace(every[0][0], source=every[0][0].original.replace(line, "            low=9.0,")), ("L1",))
+    assert (found.word, found.check) == ("killed", "L1-spec-action") and "is empty" in found.text
+
+
 def test_the_original_survives(ask, every):
     mutant = every[0][0]
     same = replace(mutant, source=mutant.original)
