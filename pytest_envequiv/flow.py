@@ -8,8 +8,8 @@ import sys
 
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.errors import EnvequivError, OpenError
-from pytest_envequiv.pair import Side
 from pytest_envequiv.report import flowchart
+from pytest_envequiv.side import Side
 from pytest_envequiv.stimuli.influence import flow_of
 from pytest_envequiv.stimuli.play import play
 

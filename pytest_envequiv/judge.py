@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_envequiv import contract as contracts
-from pytest_envequiv import counterexample
+from pytest_envequiv import counterexample, shrinking
 from pytest_envequiv import cover as coverage
 from pytest_envequiv.backends.suspect import effective_seed
 from pytest_envequiv.bench import Bench, Step, settle_draws
@@ -138,7 +138,7 @@ class Judge:
         progress("looking for the line to blame", 0, 0)
         verdict.evidence["blame"] = blaming.suspects(self.bench, verdict, step)
         progress("shrinking the counterexample", 0, 0)
-        verdict, example = counterexample.make(self.bench, verdict, step)
+        verdict, example = shrinking.make(self.bench, verdict, step)
         if example is None:
             return verdict
         path = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target) / f"{check.id}.json"

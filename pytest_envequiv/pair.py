@@ -7,19 +7,17 @@ convention. Everything after this file sees one environment with two answers.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from pytest_envequiv import align, contents, mapping, spaces
+from pytest_envequiv import align, mapping, sharing, spaces
 from pytest_envequiv.align import StateMap
 from pytest_envequiv.backends.opening import open_backend
-from pytest_envequiv.backends.process import ProgramError
 from pytest_envequiv.backends.protocol import (
     AGENT,
     DONE,
@@ -28,63 +26,21 @@ from pytest_envequiv.backends.protocol import (
     TERMINATED,
     TRUNCATED,
     Arrays,
-    Backend,
     Outcome,
     Spec,
     State,
     Tape,
 )
 from pytest_envequiv.backends.suspect import open_suspect
-from pytest_envequiv.backends.watching import Outside, listening
 from pytest_envequiv.contract import Contract
-from pytest_envequiv.errors import BackendError, BudgetSpent, EnvequivError
+from pytest_envequiv.errors import BackendError
 from pytest_envequiv.seal import seal
+from pytest_envequiv.side import Side, packages_of
 from pytest_envequiv.stimuli import draws as drawing
 from pytest_envequiv.stimuli.play import Play, Rows, play, seeds_for, shown
 from pytest_envequiv.verdict import Progress, Settings, silent
 
 SAMPLE_LANES = 48
-MOST_COLUMNS = 1_024  # of a state, looked at one by one
-
-
-class Side:
-    """One backend with its errors named and its rows counted."""
-
-    def __init__(self, name: Literal["ref", "target"], backend: Backend, outside: Outside | None = None):
-        self.name, self.backend, self.spec = name, backend, backend.spec
-        self.outside = outside  # what it takes from outside is written down here
-        self.compiled = getattr(backend, "compiled", backend.spec.traceable)  # it wants every draw it may make
-        self.transitions = 0
-        self.progress: Progress = silent
-        self.deadline = float("inf")  # time.monotonic() after which nothing more is asked
-
-    def close(self) -> None:
-        self.backend.close()
-
-    def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
-        return self._guarded("reset", lambda: self.backend.reset(seeds, tape))
-
-    def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
-        self.transitions += len(state)
-        return self._guarded("step", lambda: self.backend.step(state, action, seeds, tape))
-
-    def call(self, where: str, function: Any) -> Any:
-        """Anything else a backend offers, guarded alike."""
-        return self._guarded(where, function)
-
-    def _guarded(self, where: str, function: Any) -> Any:
-        self.progress(f"{self.name}.{where}", 0, 0)
-        if time.monotonic() > self.deadline:
-            raise BudgetSpent(f"the time budget is spent before {self.name}.{where}")
-        try:
-            with nullcontext() if self.outside is None else listening(self.outside):
-                return function()
-        except (KeyboardInterrupt, MemoryError, EnvequivError):
-            raise
-        except BaseException as error:  # SystemExit and pytest's Skipped included
-            text = " ".join(str(error).split())[:300]
-            kind = "" if isinstance(error, ProgramError) else type(error).__name__  # its text begins with the kind
-            raise BackendError(self.name, where, ": ".join(filter(None, (kind, text)))) from error
 
 
 @dataclass(frozen=True)
@@ -138,8 +94,6 @@ class Pair:
         if self.suspect.isolated and self.target.compiled:
             self.notes.append("isolated: the target's program is not looked into (no coverage, data flow or blame)")
 
-    # -- spaces --------------------------------------------------------------------------------------------------
-
     # -- reconciling by playing ----------------------------------------------------------------------------------
 
     def _reconcile(self, progress: Progress) -> None:
@@ -150,125 +104,14 @@ class Pair:
         seeds = self.sample.reset_seeds
         own = self.target.reset(seeds)
         spaces.check_shapes(self, own)
-        self.reset_match, self.reset_mode = self._align_resets(seeds, own)
-        self.step_match, self.step_mode = self._align_steps(own, seeds)
+        self.reset_match, self.reset_mode = sharing.align_resets(self, seeds, own)
+        self.step_match, self.step_mode = sharing.align_steps(self, own, seeds)
         pairs = mapping.play_both(self, seeds)
         self.map = mapping.build(self, pairs)
-        self.one_sided = self._one_sided()
+        self.one_sided = sharing.one_sided(self)
         if self.one_sided:
             self.step_mode = "none needed"  # what follows from a state is certain on one side: every row must agree
         self.fields = self._list_fields()
-
-    def _align_resets(self, seeds: np.ndarray, own: Outcome) -> tuple[drawing.Matching | None, str]:
-        """How both sides can begin alike: "tape", "seed" or "none"."""
-        ours = self.sample.resets
-        if ours.draws is not None and own.draws is not None and any(not drawing.trivial(d) for d in ours.draws):
-            match = drawing.match(ours.draws, own.draws)
-            if match.links and not match.unused:
-                fed = self.target.reset(seeds, self._fed(match, ours.draws, lambda: own))
-                # Draws that look alike but are used in another way bring no two episodes together.
-                if self._alike(ours, fed) >= 0.5 or self._same_states(ours, fed):
-                    return match, "tape"
-        if self._alike(ours, own) >= align.ENOUGH:
-            return None, "seed"
-        return None, "none"
-
-    def _align_steps(self, own: Outcome, seeds: np.ndarray) -> tuple[drawing.Matching | None, str]:
-        """How a step's draws are shared: "none needed", "tape", "seed" or "distribution"."""
-        ours = self.sample.outcome.draws
-        rows = np.arange(len(seeds)) % self.sample.episodes
-        action = {k: v[rows] for k, v in self.sample.rows.action.items()}
-        stepped = self.target.step(own.state, self.target_action(action), seeds)
-        theirs = stepped.draws
-        drawn_ours = [d for d in ours or () if not drawing.trivial(d)]
-        drawn_theirs = [d for d in theirs or () if not drawing.trivial(d)]
-        if ours is not None and not drawn_ours and theirs is not None and not drawn_theirs:
-            return None, "none needed"
-        if ours is not None and theirs is not None and drawn_ours and drawn_theirs:
-            match = drawing.match(ours, theirs)
-            if match.whole:
-                return match, "tape"
-        if not self._varies(self.ref, self.sample.rows) and not self._varies_target(own, action):
-            return None, "none needed"
-        same_kind = self.ref.spec.kind == self.target.spec.kind
-        return None, "seed" if same_kind and self._same_stream() else "distribution"
-
-    def _one_sided(self) -> str:
-        """What is said where only one side draws in a step, and it matters, though the states are known in full.
-
-        Where the reference holds something the target has not, that may be its luck (a deck that was shuffled at the
-        reset, of which the other side draws one card at a time): then distributions have to decide.
-        """
-        if self.step_mode != "distribution" or not self.map.usable or self.sample.outcome.draws is None:
-            return ""
-        theirs = self.example_outcome.draws
-        if theirs is None:
-            return ""
-        drawn = [[d for d in draws if not drawing.trivial(d)] for draws in (self.sample.outcome.draws, theirs)]
-        if bool(drawn[0]) == bool(drawn[1]) or (drawn[1] and self.map.unread):
-            return ""
-        names = ("reference", "target") if drawn[0] else ("target", "reference")
-        kinds = ", ".join(f"{d.kind} at {d.site}" for d in drawn[0] or drawn[1])
-        return f"only the {names[0]} draws in a step ({kinds}); the {names[1]} leaves nothing to chance"
-
-    def _varies(self, side: Side, rows: Rows) -> bool:
-        """Whether the reference's step depends on its seed."""
-        if side.spec.state == "none":
-            return bool(side.spec.draws == "none")
-        few = rows.take(slice(0, 64))
-        first, second = (
-            side.step(
-                State(few.state.fields, few.state.hidden if side.spec.state == "snapshot" else None),
-                few.action,
-                seeds_for(n, count=len(few)),
-            )
-            for n in (5, 6)
-        )
-        return mapping.apart(first, second)
-
-    def _varies_target(self, own: Outcome, action: Arrays) -> bool:
-        if self.target.spec.state == "none":
-            return self.target.spec.draws == "none"
-        state = own.state if self.target.spec.state == "snapshot" else State(own.state.fields)
-        first, second = (
-            self.target.step(state, self.target_action(action), seeds_for(n, count=len(state))) for n in (5, 6)
-        )
-        return mapping.apart(first, second)
-
-    def _same_stream(self) -> bool:
-        """Whether both sides, from the same reset seeds and step seeds, draw the same."""
-        rows = self.sample.rows.take(slice(0, SAMPLE_LANES))
-        begun_ours, begun_theirs = self.ref.reset(self.sample.reset_seeds), self.target.reset(self.sample.reset_seeds)
-        ours = self.ref.step(begun_ours.state, rows.action, rows.seeds)
-        theirs = self.target.step(begun_theirs.state, self.target_action(rows.action), rows.seeds)
-        return self._alike(ours, theirs) >= align.ENOUGH
-
-    def _alike(self, ours: Outcome, theirs: Outcome) -> float:
-        """The share of rows whose observations agree."""
-        agree = np.ones(len(ours.state), bool)
-        for target_name, name in self.observations.items():
-            x = np.asarray(ours.outputs[name], float).reshape(len(agree), -1)
-            y = np.asarray(theirs.outputs[target_name], float).reshape(len(agree), -1)
-            agree &= (np.isclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True)).all(1)
-        return float(agree.mean()) if self.observations else 0.0
-
-    def _same_states(self, ours: Outcome, theirs: Outcome) -> bool:
-        """Whether all numbers of the target's states that vary are found in the reference's states. What is wrong
-        then is how the states are shown."""
-        rows = len(ours.state)
-
-        def varying(fields: Mapping[str, np.ndarray]) -> np.ndarray:
-            columns = [np.asarray(v, float).reshape(rows, -1) for v in fields.values()]
-            every = np.concatenate(columns, 1) if columns else np.zeros((rows, 0))
-            return every[:, (every != every[:1]).any(0)][:, :MOST_COLUMNS]
-
-        free = getattr(self.target.backend, "free", {})
-        mine = varying(ours.state.fields)
-        wanted = varying({k: v for k, v in theirs.state.fields.items() if k not in free})
-        if not mine.shape[1] or not wanted.shape[1]:
-            return False
-        agree = [np.isclose(mine, column[:, None], rtol=1e-4, atol=1e-5).mean(0).max() for column in wanted.T]
-        return bool(min(agree) >= align.ENOUGH)
 
     @cached_property
     def whole(self) -> frozenset[str]:
@@ -403,9 +246,9 @@ class Pair:
         ours = self.ref.reset(seeds)
         if self.reset_mode != "tape" or self.reset_match is None or ours.draws is None:
             return ours, self.target.reset(seeds)
-        return ours, self.target.reset(seeds, self._fed(self.reset_match, ours.draws, lambda: self.target.reset(seeds)))
+        return ours, self.target.reset(seeds, self.fed(self.reset_match, ours.draws, lambda: self.target.reset(seeds)))
 
-    def _fed(self, match: drawing.Matching, tape: Tape, own: Callable[[], Outcome]) -> Tape:
+    def fed(self, match: drawing.Matching, tape: Tape, own: Callable[[], Outcome]) -> Tape:
         """The reference's draws as the target takes them. A compiled target needs every draw it may make, so its
         ``own`` fill what the reference did not make; others ask for what they want, by kind and shape."""
         if not self.target.compiled:
@@ -442,7 +285,7 @@ class Pair:
         """One step of the target alone, from its own states, with the reference's action and draws."""
         action = self.target_action(action)
         if self.step_mode == "tape" and self.step_match and tape is not None:
-            given = self._fed(self.step_match, tape, lambda: self.target.step(state, action, seeds))
+            given = self.fed(self.step_match, tape, lambda: self.target.step(state, action, seeds))
             return self.target.step(state, action, seeds, given)
         return self.target.step(state, action, seeds)
 
@@ -451,7 +294,7 @@ class Pair:
         state, action = self.inject(rows), self.target_action(rows.action)
         given = None
         if self.step_mode == "tape" and self.step_match and tape is not None:
-            given = self._fed(self.step_match, tape, lambda: self.target.step(state, action, rows.seeds))
+            given = self.fed(self.step_match, tape, lambda: self.target.step(state, action, rows.seeds))
         backend: Any = self.target.backend
         _, hits, distances = self.target.call("step", lambda: backend.step_covered(state, action, rows.seeds, given))
         return hits, distances
@@ -484,15 +327,6 @@ class Pair:
     def close(self) -> None:
         self.ref.close()
         self.target.close()
-
-
-def packages_of(name: str, backend: Backend) -> set[str]:
-    """The top-level packages the reference is from."""
-    environment = getattr(getattr(backend, "found", None), "example", None)
-    kinds = type(getattr(environment, "unwrapped", environment)).__mro__ if environment is not None else ()
-    return {kind.__module__.partition(".")[0] for kind in kinds} | {
-        module.partition(".")[0] for module in (contents.parts(name)[0] if name.isprintable() else ())
-    }
 
 
 def safe(name: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from ports import drift, judging
 
-from pytest_envequiv import counterexample
+from pytest_envequiv import shrinking
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.levels import blaming
 from pytest_envequiv.power.loading import loaded, sources
@@ -92,7 +92,7 @@ TIES = {"comparison turned": 3}
 
 @pytest.mark.parametrize("kind", SLIPS)
 def test_a_slip_in_a_step(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(counterexample, "make", lambda bench, verdict, step: (verdict, None))  # has tests of its own
+    monkeypatch.setattr(shrinking, "make", lambda bench, verdict, step: (verdict, None))  # has tests of its own
     with slipped(*SLIPS[kind], tmp_path) as (judge, lines):
         found = blamed(judge, "L2-play-*")
     assert lines & {s["line"] for s in found[: TIES.get(kind, 1)]}, (lines, found)

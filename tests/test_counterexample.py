@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ports import drift, judging, maze
 
-from pytest_envequiv import counterexample, judge
+from pytest_envequiv import counterexample, judge, shrinking
 from pytest_envequiv.errors import ContractError
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, Settings
@@ -162,7 +162,7 @@ def test_it_is_plainer_than_what_was_found(saved):
 def test_it_is_live_and_still_diverges(saved):
     made, verdict, path = saved
     rows = counterexample.load(path).rows
-    assert counterexample.live(made.bench, rows)
+    assert shrinking.live(made.bench, rows)
     x, v = (rows.state.fields[n][0] for n in ("position", "velocity"))
     assert drift.WALL <= x < 0.5 and abs(v) <= drift.FAST
     assert verdict.divergence.expected == 0.0 > verdict.divergence.actual
@@ -175,10 +175,10 @@ def test_states_that_no_episode_can_be_in_are_not_live(saved):
     def at(**fields):
         return replace(rows, state=rows.state.edited(**{k: np.array([v]) for k, v in fields.items()}))
 
-    assert counterexample.live(made.bench, at(position=-0.5, velocity=0.01, angle=0.5))
-    assert not counterexample.live(made.bench, at(position=0.7))  # beyond the goal
-    assert not counterexample.live(made.bench, at(position=-1.5))  # behind the wall
-    assert not counterexample.live(made.bench, at(velocity=0.2))  # faster than the fastest
+    assert shrinking.live(made.bench, at(position=-0.5, velocity=0.01, angle=0.5))
+    assert not shrinking.live(made.bench, at(position=0.7))  # beyond the goal
+    assert not shrinking.live(made.bench, at(position=-1.5))  # behind the wall
+    assert not shrinking.live(made.bench, at(velocity=0.2))  # faster than the fastest
 
 
 def test_whole_number_states_are_shown_as_they_were_found(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from ports import bugs, judging
 from ports.bugs import BUGS, Bug
 
-from pytest_envequiv import counterexample
+from pytest_envequiv import shrinking
 
 # What takes long and has its own bugs is only run where one is expected.
 OWN = ("L1-jit", "L1-auto_reset", "L1-reset", "L1-after_done", "L3-episodes")
@@ -14,7 +14,7 @@ OWN = ("L1-jit", "L1-auto_reset", "L1-reset", "L1-after_done", "L3-episodes")
 
 @pytest.mark.parametrize("bug", BUGS, ids=str)
 def test_found_at_its_root(bug: Bug, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(counterexample, "make", lambda bench, verdict, step: (verdict, None))  # has tests of its own
+    monkeypatch.setattr(shrinking, "make", lambda bench, verdict, step: (verdict, None))  # has tests of its own
     judge = judging.of(bug.port, bug.name, bug.options)
     usual = [c.id for c in judge.checks if not c.id.startswith(OWN)]
     verdicts = judging.run(judge, *usual, *bug.roots, *bug.follows)

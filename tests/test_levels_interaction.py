@@ -10,7 +10,7 @@ import pytest
 from ports import drift, judging, maze, odd
 from ports.judging import one, run
 
-from pytest_envequiv import counterexample
+from pytest_envequiv import shrinking
 from pytest_envequiv.comparison.fields import compare
 from pytest_envequiv.stimuli import states
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE
@@ -81,7 +81,7 @@ def test_a_corner_of_the_state_space_is_looked_at():
 
 
 def test_a_divergence_is_told_in_full(monkeypatch):
-    monkeypatch.setattr(counterexample, "make", lambda bench, verdict, step: (verdict, None))
+    monkeypatch.setattr(shrinking, "make", lambda bench, verdict, step: (verdict, None))
     judge = judging.of("drift", "wall keeps velocity")
     found = one(judge, "L2-play-v").divergence
     assert found.field == "v" and found.expected == 0.0 > found.actual

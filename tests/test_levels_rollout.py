@@ -7,7 +7,7 @@ import pytest
 from ports import drift, judging, maze, odd
 from ports.judging import one, run
 
-from pytest_envequiv import counterexample
+from pytest_envequiv import shrinking
 from pytest_envequiv.comparison.fields import pushed
 from pytest_envequiv.levels import rollout
 from pytest_envequiv.verdict import DIFFERENT, EQUAL
@@ -15,7 +15,7 @@ from pytest_envequiv.verdict import DIFFERENT, EQUAL
 
 @pytest.fixture
 def unshrunk(monkeypatch):
-    monkeypatch.setattr(counterexample, "make", lambda bench, verdict, step: (verdict, None))
+    monkeypatch.setattr(shrinking, "make", lambda bench, verdict, step: (verdict, None))
 
 
 # -- lockstep --------------------------------------------------------------------------------------------------------

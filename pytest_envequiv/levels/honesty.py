@@ -23,7 +23,8 @@ from pytest_envequiv.comparison.fields import compare
 from pytest_envequiv.errors import Gone, OpenError
 from pytest_envequiv.levels.behaviour import beyond_rounding
 from pytest_envequiv.levels.finding import said
-from pytest_envequiv.pair import Pair, Side
+from pytest_envequiv.pair import Pair
+from pytest_envequiv.side import Side
 from pytest_envequiv.stimuli.play import Rows, play
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Verdict
 

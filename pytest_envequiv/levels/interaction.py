@@ -20,7 +20,8 @@ from pytest_envequiv.comparison import statistics
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.levels.covering import branches_covered
 from pytest_envequiv.levels.finding import judged_step, said
-from pytest_envequiv.pair import Field, Pair, Side
+from pytest_envequiv.pair import Field, Pair
+from pytest_envequiv.side import Side
 from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.meetings import exercised
 from pytest_envequiv.stimuli.play import Rows, join_outcomes, seeds_for

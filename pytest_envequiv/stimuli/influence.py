@@ -13,7 +13,7 @@ from pytest_envequiv.stimuli.play import Play
 from pytest_envequiv.whitebox.dataflow import Flow, flow
 
 if TYPE_CHECKING:  # a pair's side is handed in; nothing of it is needed to read this file
-    from pytest_envequiv.pair import Side
+    from pytest_envequiv.side import Side
 
 ROWS = 64  # rows in which each input is changed; a quarter more of the last of their episodes
 APART = 16  # elements of one input up to which they are changed apart
