@@ -127,6 +127,11 @@ class Pair:
         """The target on its own: what its state and observations look like in play."""
         return play(self.target, SAMPLE_LANES, mapping.SAMPLE_STEPS, 3_000_017)
 
+    @cached_property
+    def fresh(self) -> Play:
+        """The reference on its own, from resets that are no part of the sample: what a proposed map is tried on."""
+        return play(self.ref, 16, 24, 2_000_003)
+
     # -- what is compared ----------------------------------------------------------------------------------------
 
     def _list_fields(self) -> tuple[Field, ...]:

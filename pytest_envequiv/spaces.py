@@ -116,6 +116,27 @@ def matched_spaces(pair: Pair) -> list[tuple[str, Space, Space]]:
     ]
 
 
+def constants_shared(pair: Pair) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
+    """Settings that both sides have, by their bare name: (the reference's name, its value, the target's value)."""
+    ours, theirs = ({bare(k): (k, v) for k, v in s.spec.constants.items()} for s in (pair.ref, pair.target))
+    names = sorted(ours.keys() & theirs.keys())
+    return {k: (*ours[k], theirs[k][1]) for k in names if ours[k][1].shape == theirs[k][1].shape}
+
+
+def constants_apart(pair: Pair) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
+    """The shared settings that differ by more than rounding."""
+    return {
+        k: (name, x, y)
+        for k, (name, x, y) in constants_shared(pair).items()
+        if not np.allclose(x, y, rtol=1e-6, atol=0, equal_nan=True)
+    }
+
+
+def bare(name: str) -> str:
+    """The name of a setting without where it is kept, capitals and underscores around it."""
+    return name.split(".")[-1].lower().strip("_")
+
+
 def _renaming(ours: Mapping[str, Space], theirs: Mapping[str, Space]) -> dict[str, str] | None:
     """Target name -> reference name: the same names, or one on each side; None if they cannot be paired."""
     if set(ours) == set(theirs):

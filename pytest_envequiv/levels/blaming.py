@@ -13,7 +13,7 @@ from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import Found, counted
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.levels.beginnings import shared
-from pytest_envequiv.spaces import bounds_apart, matched_spaces
+from pytest_envequiv.spaces import bare, bounds_apart, constants_apart, matched_spaces
 from pytest_envequiv.verdict import Check, Verdict
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame import SUFFICIENT, Suspect, blame
@@ -64,15 +64,15 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     backend: Any = bench.pair.target.backend
     where = sources.setting_sites(backend.functional.params)
     if step is not None:
-        silent = _silent(backend, "step")
-        found = blame(_step_case(bench, step, check.field, followers), where, _names(backend, "step"), silent)
+        called, silent = _written_in(backend, "step")
+        found = blame(_step_case(bench, step, check.field, followers), where, called, silent)
         return _with_silent(found, silent)
     if check.subject == "reset" and check.field != "joint":
         step = shared(bench)
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
-            silent = _silent(backend, "reset")
-            found = blame(_reset_case(bench, step, check.field, others), where, _names(backend, "reset"), silent)
+            called, silent = _written_in(backend, "reset")
+            found = blame(_reset_case(bench, step, check.field, others), where, called, silent)
             return _with_silent(found, silent)
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
         return _written(backend, "reset")
@@ -85,16 +85,18 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     return _behind(backend, check.field, bench)
 
 
-def _names(backend: Any, what: str) -> dict[str, list[Site]]:
-    """Output -> lines at which a value is called so in the functions that take part; "" -> what they return."""
+def _written_in(backend: Any, what: str) -> tuple[dict[str, list[Site]], list[sources.Silent]]:
+    """Of the functions in which operations of a step or reset are written: {output: lines at which a value is called
+    so, "": what they return}, and the lines that only pass on a value."""
     traced = backend.traced(what)
-    files, functions = _taking_part(backend, what)
-    found = {"": sources.returned_places(files, functions)}
+    sites = sources.sites_of(traced.closed)
+    files, functions = sorted({s.file for s in sites}), {s.function.rpartition(".")[2] for s in sites}
+    called = {"": sources.returned_places(files, functions)}
     for output in traced.outputs:
         leaf = output.rpartition(".")[2]
-        names = {leaf, *CALLED.get(leaf, ())}
-        found[output] = sources.named_places(files, functions, names)
-    return found
+        called[output] = sources.named_places(files, functions, {leaf, *CALLED.get(leaf, ())})
+    busy = {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
+    return called, sources.silent_lines(files, functions, busy)
 
 
 # What else outputs are called in people's code.
@@ -105,19 +107,6 @@ CALLED = {
     "done": ("terminated", "terminal"),
     "observation": ("obs", "observations"),
 }
-
-
-def _taking_part(backend: Any, what: str) -> tuple[list[str], set[str]]:
-    """Files and names of the functions in which operations of a step or reset are written."""
-    sites = sources.sites_of(backend.traced(what).closed)
-    return sorted({s.file for s in sites}), {s.function.rpartition(".")[2] for s in sites}
-
-
-def _silent(backend: Any, what: str) -> list[sources.Silent]:
-    """The lines of the functions that take part that only pass on a value."""
-    sites = sources.sites_of(backend.traced(what).closed)
-    busy = {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
-    return sources.silent_lines(*_taking_part(backend, what), busy)
 
 
 def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Suspect]:
@@ -285,25 +274,13 @@ def _spaces(bench: Bench, check: Check) -> list[Suspect]:
     whole = [s for s in best if "return" in sources.code(s)] if len(apart) == count else []
     if _nearly(bench, check.field):  # bounds that are only rounded
         whole = [s for s in best if "dtype" in sources.code(s)] + whole
-    settings = [
-        place for name, place in sources.setting_sites(backend.functional.params).items() if _unlike(bench, name)
-    ]
+    unlike = constants_apart(bench.pair)
+    settings = [p for name, p in sources.setting_sites(backend.functional.params).items() if bare(name) in unlike]
     return [
         *_lines(settings, 0.95, "the reference has another value"),
         *_lines([*whole, *exact], 0.9, f"this bound of the {check.field} is another than the reference's"),
         *_lines(idle, 0.2, f"runs when the {check.field} space is made"),
     ]
-
-
-def _unlike(bench: Bench, name: str) -> bool:
-    """Whether the reference has a constant of this name and another value."""
-    ours, theirs = (
-        {k.rpartition(".")[2]: v for k, v in side.spec.constants.items()}
-        for side in (bench.pair.ref, bench.pair.target)
-    )
-    if name not in ours or name not in theirs or np.shape(ours[name]) != np.shape(theirs[name]):
-        return False
-    return not np.allclose(ours[name], theirs[name], rtol=1e-6, atol=0)
 
 
 def _nearly(bench: Bench, root: str) -> bool:

@@ -15,7 +15,7 @@ from pytest_envequiv.bench import Bench
 from pytest_envequiv.levels import actions, behaviour, endings, honesty, resets
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
-from pytest_envequiv.spaces import bounds_apart, matched_spaces
+from pytest_envequiv.spaces import bounds_apart, constants_apart, constants_shared, matched_spaces
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Progress, Verdict, plain
 
 
@@ -118,26 +118,15 @@ def _conventions(bench: Bench, check: Check) -> Verdict:
 
 def _constants(bench: Bench, check: Check) -> Verdict:
     """Settings of the same name with other values: a hint where to look, a failure only if strict."""
-    ours, theirs = (
-        {_bare(k): (k, v) for k, v in s.spec.constants.items()} for s in (bench.pair.ref, bench.pair.target)
-    )
-    apart = [
-        f"{ours[k][0]} is {plain(ours[k][1])} in the reference, {plain(theirs[k][1])} in the target"
-        for k in sorted(ours.keys() & theirs.keys())
-        if ours[k][1].shape == theirs[k][1].shape
-        and not np.allclose(ours[k][1], theirs[k][1], rtol=1e-6, atol=0, equal_nan=True)
-    ]
+    shared, apart = constants_shared(bench.pair), constants_apart(bench.pair)
+    notes = tuple(f"{ours} is {plain(x)} in the reference, {plain(y)} in the target" for ours, x, y in apart.values())
     word = DIFFERENT if apart and bench.settings.strict else EQUAL
     return said(
         check,
         word,
-        f"{len(ours.keys() & theirs.keys())} settings of the same name, {len(apart)} with other values",
-        tuple(apart),
+        f"{len(shared)} settings of the same name, {len(apart)} with other values",
+        notes,
     )
-
-
-def _bare(name: str) -> str:
-    return name.split(".")[-1].lower().strip("_")
 
 
 def _map(bench: Bench, check: Check) -> Verdict:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -32,16 +33,25 @@ def code(place: Site) -> str:
     return linecache.getline(place.file, place.line).strip()
 
 
+def nodes_of(file: str) -> tuple[ast.AST, ...]:
+    """All nodes of a file's syntax tree; none where it cannot be read or parsed."""
+    return _nodes("".join(linecache.getlines(file)))
+
+
+@lru_cache(maxsize=32)  # by the text, as a file may change while it is looked at
+def _nodes(text: str) -> tuple[ast.AST, ...]:
+    try:
+        return tuple(ast.walk(ast.parse(text)))
+    except SyntaxError:
+        return ()
+
+
 def operator_line(place: Site) -> int:
     """The line on which the operator of an expression stands that runs over several lines; else its first line."""
     if place.end_line <= place.line:
         return place.line
     lines = linecache.getlines(place.file)
-    try:
-        tree = ast.parse("".join(lines))
-    except SyntaxError:
-        return place.line
-    for node in ast.walk(tree):
+    for node in nodes_of(place.file):
         if not isinstance(node, ast.BinOp | ast.Compare) or (node.lineno, node.end_lineno) != (
             place.line,
             place.end_line,
@@ -98,11 +108,7 @@ def setting_sites(params: Any) -> dict[str, Site]:
 def functions_in(files: Iterable[str], names: Container[str]) -> Iterator[tuple[str, ast.FunctionDef]]:
     """(file, function) of the functions of some names in some files."""
     for file in files:
-        try:
-            tree = ast.parse("".join(linecache.getlines(file)))
-        except SyntaxError:
-            continue
-        for node in ast.walk(tree):
+        for node in nodes_of(file):
             if isinstance(node, ast.FunctionDef) and node.name in names:
                 yield file, node
 
@@ -168,8 +174,7 @@ def array_elements(sites: Iterable[Site], count: int) -> dict[int, list[Site]]:
     found: dict[int, list[Site]] = {}
     lines = {(s.file, s.line): s.function for s in sites}
     for file in sorted({file for file, _ in lines}):
-        tree = ast.parse("".join(linecache.getlines(file)))
-        for node in ast.walk(tree):
+        for node in nodes_of(file):
             if isinstance(node, ast.List | ast.Tuple) and len(node.elts) == count and (file, node.lineno) in lines:
                 for number, element in enumerate(node.elts):
                     found.setdefault(number, []).append(_place(file, element, "", element.lineno))
