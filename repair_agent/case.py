@@ -43,7 +43,7 @@ class Attempt:
 
 
 class Engine(Protocol):
-    """Something that can edit a target. Raises ``budget.Exhausted`` at a limit; whatever else it raises is its fault."""
+    """Something that can edit a target. Raises ``budget.Exhausted`` at a limit; anything else is its own fault."""
 
     name: str
 
