@@ -6,7 +6,8 @@ Nothing of the target is imported here. What a target does to its process (exits
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Word = Literal["EQUAL", "DIFFERENT", "INCONCLUSIVE", "MISSING"]  # MISSING: expected, and not in the report
@@ -39,7 +40,7 @@ class Finding:
     divergence: dict[str, Any] | None = None
     blame: tuple[dict[str, Any], ...] = ()  # {"file", "line", "code", "score", "why"}, best first
     counterexample: str | None = None  # absolute path
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Run:
     findings: dict[str, Finding]  # by check id
     expected: tuple[str, ...]
     order: tuple[str, ...] = ()
-    describe: dict[str, Any] = field(default_factory=dict)
-    contents: dict[str, Any] = field(default_factory=dict)
+    describe: dict[str, Any] = dataclasses.field(default_factory=dict)
+    contents: dict[str, Any] = dataclasses.field(default_factory=dict)
     exit: int = 0
     seconds: float = 0.0
     trouble: str = ""  # why there is no report, or only half of one
