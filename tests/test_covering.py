@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import jax.numpy as jnp
+import jsonschema
 import numpy as np
 import pytest
 from ports import drift, judging
@@ -25,6 +26,7 @@ from pytest_envequiv.whitebox.branches import TIE
 pytest_plugins = "pytester"
 
 HERE = Path(__file__).parent
+SCHEMA = json.loads((HERE.parent / "docs" / "report.schema.json").read_text())
 WALL = "gymnax:MountainCarContinuous-v0"
 
 
@@ -245,7 +247,9 @@ def test_the_option_end_to_end(pytest_run, pytester):
             "*branch sides exercised*",
         ]
     )
-    report = json.loads((pytester.path / "r.json").read_text())["envequiv_coverage"][0]
+    document = json.loads((pytester.path / "r.json").read_text())
+    jsonschema.validate(document, SCHEMA)
+    report = document["envequiv_coverage"][0]
     assert report["target"] == "port" and {m["line"] for m in report["missed"]} >= {16}
 
 

@@ -1,0 +1,217 @@
+"""The state machine: baseline, choose a group, attempt, gate, commit or revert, next; the last word; land.
+
+Everything that a later session needs is on disk before the next step is taken: ``state.json`` for ``--resume``, the
+trajectory for people and for ``--replay``. A limit or Ctrl-C leaves the best checkpoint on its branch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from repair_agent import gate, worktree
+from repair_agent.budget import Budget, Exhausted
+from repair_agent.case import Attempt, Case, Engine
+from repair_agent.groups import Group, groups
+from repair_agent.guard import Frozen
+from repair_agent.journal import Journal
+from repair_agent.suite import Finding, Question, Run, judged
+from repair_agent.worktree import Worktree
+
+HELD_OUT = 1_000_000_007  # the last word's seeds begin here: no run of an engine has one of them
+
+
+@dataclass(frozen=True)
+class Step:
+    """One attempt and what became of it."""
+
+    group: str
+    engine: str
+    why: str
+    accepted: bool
+    ruling: str
+    turned: tuple[str, ...] = ()  # checks that are EQUAL now and were not
+    commit: str = ""
+    dollars: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a repair stands, as it is kept on disk."""
+
+    question: Question
+    tree: Worktree
+    baseline: Run
+    run: Run  # of what is committed
+    steps: tuple[Step, ...] = ()
+    given_up: tuple[str, ...] = ()  # keys of groups
+    trials: int = 0  # how many times the last word was asked
+    proven: bool = False
+
+    def save(self, path: Path) -> None:
+        text = json.dumps(dataclasses.asdict(self), default=str)
+        new = path.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Raises ValueError if the file is no checkpoint."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        tree = told["tree"]
+        return Checkpoint(
+            question=Question(**_tuples(told["question"])),
+            tree=Worktree(**{**_tuples(tree), **{k: Path(tree[k]) for k in ("root", "top", "origin")}}),
+            baseline=_run(told["baseline"]),
+            run=_run(told["run"]),
+            steps=tuple(Step(**_tuples(s)) for s in told["steps"]),
+            given_up=tuple(told["given_up"]),
+            trials=told["trials"],
+            proven=told["proven"],
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be resumed from: {error!r}; begin anew without --resume") from None
+
+
+def _run(told: dict[str, Any]) -> Run:
+    findings = {k: Finding(**_tuples(f)) for k, f in told["findings"].items()}
+    return Run(**{**_tuples(told), "findings": findings})
+
+
+def _tuples(told: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a repair is done. ``tries``: attempts at a group by each engine before it is given up."""
+
+    engines: tuple[Engine, ...]
+    frozen: Frozen
+    budget: Budget
+    journal: Journal
+    keep: Callable[[Checkpoint], None]
+    tell: Callable[[str], None]
+    tries: int = 3
+    held_out: Sequence[int] = (0, 1)  # seeds of one trial, counted from HELD_OUT
+
+
+def repaired(plan: Plan, point: Checkpoint) -> tuple[Checkpoint, str]:
+    """(the last checkpoint, why it ended): ``proven`` says whether the last word was spoken.
+
+    Raises KeyboardInterrupt with the checkpoint kept.
+    """
+    history: dict[str, list[str]] = {}
+    try:
+        while True:
+            plan.budget.check()
+            if point.run.green:
+                ruling, point = _last_word(plan, point)
+                if ruling.accepted:
+                    return point, "every check is EQUAL, on seeds that were never seen as well"
+                if ruling.run is None or ruling.run.green:  # it is not about a failure that could be mended
+                    return point, f"refused: {ruling.why}"
+                point = replace(point, run=_joined(point.run, ruling.run))
+                plan.keep(point)
+            group = next((g for g in groups(point.run) if g.key not in point.given_up), None)
+            if group is None:
+                return point, _stuck(point)
+            point = _group(plan, point, group, history.setdefault(group.key, []))
+    except Exhausted as error:
+        worktree.revert(point.tree)
+        return point, f"stopped: {error}"
+    except KeyboardInterrupt:
+        worktree.revert(point.tree)
+        plan.keep(point)
+        raise
+
+
+def _group(plan: Plan, point: Checkpoint, group: Group, history: list[str]) -> Checkpoint:
+    """The checkpoint after one group: with a step accepted, or with the group given up."""
+    plan.journal.write("group", key=group.key, checks=list(group.checks), followers=list(group.followers))
+    for engine in plan.engines:
+        for number in range(plan.tries):
+            plan.budget.check()
+            plan.tell(f"{group.key}: {engine.name}, try {number + 1}")
+            began, spent = time.monotonic(), plan.budget.spent.dollars
+            case = Case(
+                question=point.question, tree=point.tree, group=group, run=point.run, budget=plan.budget,
+                journal=plan.journal, tries=number, history=tuple(history), tell=plan.tell,
+            )  # fmt: skip
+            attempt = engine.attempt(case)
+            ruling = gate.ruled(case, plan.frozen) if attempt.changed else None
+            step = _step(group, engine, attempt, ruling, time.monotonic() - began, plan.budget.spent.dollars - spent)
+            if ruling is not None and ruling.accepted:
+                sha = worktree.commit(point.tree, _message(group, attempt, ruling))
+                step = replace(step, accepted=True, commit=sha)
+            elif attempt.changed:
+                worktree.revert(point.tree)
+                history.append(f"{engine.name}: {attempt.why}; refused: {step.ruling}")
+            plan.journal.write("step", **dataclasses.asdict(step))
+            point = replace(point, steps=(*point.steps, step))
+            if step.accepted and ruling is not None and ruling.run is not None:
+                plan.tell(f"{group.key}: {len(ruling.improved)} checks turned; {_count(ruling.run)}")
+                point = replace(point, run=ruling.run)
+                plan.keep(point)
+                return point
+            plan.keep(point)
+            said = f"refused: {step.ruling}" if attempt.changed else attempt.why
+            plan.tell(f"{group.key}: {engine.name}: {said}")
+            if attempt.gave_up or not attempt.changed:
+                break
+    point = replace(point, given_up=(*point.given_up, group.key))
+    plan.keep(point)
+    return point
+
+
+def _step(
+    group: Group, engine: Engine, attempt: Attempt, ruling: gate.Ruling | None, seconds: float, dollars: float
+) -> Step:
+    turned = () if ruling is None or not ruling.accepted else ruling.improved
+    said = "" if ruling is None else ruling.why
+    return Step(group.key, engine.name, attempt.why, False, said, turned, "", round(dollars, 6), round(seconds, 1))
+
+
+def _message(group: Group, attempt: Attempt, ruling: gate.Ruling) -> str:
+    turned = "\n".join(f"  {check}" for check in ruling.improved)
+    return f"{group.key}: {attempt.why}\n\nTurned EQUAL:\n{turned}\n"
+
+
+def _last_word(plan: Plan, point: Checkpoint) -> tuple[gate.Ruling, Checkpoint]:
+    first = HELD_OUT + point.trials * len(plan.held_out)
+    seeds = [first + s for s in plan.held_out]
+    plan.tell(f"every check is EQUAL; the last word, on {len(seeds)} unseen seeds and with a seeded bug")
+    ruling = gate.final(point.question, point.tree, plan.frozen, seeds)
+    plan.journal.write("last word", accepted=ruling.accepted, why=ruling.why, seeds=seeds)
+    point = replace(point, trials=point.trials + 1, proven=ruling.accepted)
+    plan.keep(point)
+    return ruling, point
+
+
+def _joined(run: Run, other: Run) -> Run:
+    """What the suite says, with what it said on another seed where that is worse."""
+    worse = {k: f for k, f in other.findings.items() if f.word != "EQUAL"}
+    return replace(run, findings={**run.findings, **worse}, exit=other.exit, trouble=other.trouble)
+
+
+def _stuck(point: Checkpoint) -> str:
+    left = ", ".join(point.given_up)
+    return f"stuck: no engine mends {left}" if left else "stuck: nothing to mend was found, and not all is EQUAL"
+
+
+def _count(run: Run) -> str:
+    equal = sum(run.findings[c].word == "EQUAL" for c in run.expected if c in run.findings)
+    return f"{equal} of {len(run.expected)} EQUAL"
+
+
+def baseline(question: Question, tree: Worktree, **how: Any) -> Run:
+    """The suite on what the worktree holds."""
+    return judged(question, tree.root, **how)

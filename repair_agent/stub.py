@@ -1,0 +1,119 @@
+"""A target from nothing: a module that opens, has the reference's interface, and does nothing right.
+
+The reference is looked at in a process of its own; what it declares becomes the stub's spaces and state.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+WORKFLOWS = ("translate", "verify", "specification")
+
+LOOK = """
+import json, os, sys
+sys.path.insert(0, os.getcwd())
+from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.errors import EnvequivError
+try:
+    spec = open_backend(sys.argv[1], {}).spec
+except EnvequivError as error:
+    sys.exit(str(error))
+def told(space):
+    low, high = (None if b is None else b.tolist() for b in map(as_array, (space.low, space.high)))
+    return {"kind": space.kind, "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
+def as_array(bound):
+    import numpy
+    return None if bound is None else numpy.asarray(bound)
+print(json.dumps({
+    "action": {k: told(s) for k, s in spec.action.items()},
+    "observation": {k: told(s) for k, s in spec.observation.items()},
+    "fields": {k: {"shape": list(f.shape), "dtype": str(f.dtype)} for k, f in spec.fields.items()},
+    "time_limit": spec.time_limit,
+}))
+"""
+
+
+def interface(reference: str, root: Path, seconds: float = 300.0) -> dict[str, Any]:
+    """What a reference declares: action, observation, fields, time limit. Raises ValueError with its own words."""
+    try:
+        told = subprocess.run(
+            [sys.executable, "-c", LOOK, reference], cwd=root, capture_output=True, text=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"ref={reference} did not open within {seconds:g} s") from None
+    if told.returncode:
+        last = (told.stderr.strip().splitlines() or ["it died without a word"])[-1]
+        raise ValueError(f"ref={reference} does not open: {last}")
+    found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+    return found
+
+
+def source(reference: str, declared: dict[str, Any]) -> str:
+    """The stub's text: a JAX module with the reference's spaces and state fields."""
+    fields = declared["fields"] or {"time": {"shape": [], "dtype": "int32"}}
+    plain = {name: name.rpartition(".")[2].strip("_") for name in fields}  # a named tuple's fields begin with a letter
+    taken = list(plain.values())
+    names = {
+        name: word if word.isidentifier() and taken.count(word) == 1 else f"field_{number}"
+        for number, (name, word) in enumerate(plain.items())
+    }
+    observation = next(iter(declared["observation"].values()), {"shape": [1], "dtype": "float32"})
+    lines = [
+        f'"""A port of {reference} to JAX. This is a stub: it opens, and does nothing right."""',
+        "",
+        "from typing import NamedTuple",
+        "",
+        "import jax",
+        "import jax.numpy as jnp",
+        "",
+        "",
+        "class State(NamedTuple):",
+        *(f"    {names[name]}: jax.Array  # {_words(leaf)}" for name, leaf in fields.items()),
+        "",
+        "",
+        "def reset(key):",
+        '    """(state, observation) of a new episode; ``key``: a jax.random key."""',
+        "    state = State(",
+        *(f"        {names[name]}=jnp.zeros({_shape(leaf)}, {_dtype(leaf)})," for name, leaf in fields.items()),
+        "    )",
+        "    return state, observe(state)",
+        "",
+        "",
+        "def step(state, action, key):",
+        '    """(state, observation, reward, terminated, truncated) of one step."""',
+        "    return state, observe(state), jnp.float32(0), jnp.bool_(False), jnp.bool_(False)",
+        "",
+        "",
+        "def observe(state):",
+        f'    """{_words(observation)}"""',
+        f"    return jnp.zeros({_shape(observation)}, {_dtype(observation)})",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _words(leaf: dict[str, Any]) -> str:
+    return f"{leaf['dtype']}{leaf['shape'] or ''}"
+
+
+def _shape(leaf: dict[str, Any]) -> str:
+    return str(tuple(leaf["shape"]))
+
+
+def _dtype(leaf: dict[str, Any]) -> str:
+    narrow = {"float64": "float32", "int64": "int32", "uint64": "uint32"}  # JAX's default widths
+    return f"jnp.{narrow.get(leaf['dtype'], leaf['dtype'].replace('bool', 'bool_'))}"
+
+
+def place(target: str, root: Path) -> Path:
+    """Where a target that does not exist yet will stand: ``pkg.module`` below ``root``. Raises ValueError."""
+    parts = target.split(".")
+    if ":" in target or "?" in target or not all(part.isidentifier() for part in parts):
+        raise ValueError(f"target={target}: --init makes a new module, named like my_port or my_package.port")
+    path = root.joinpath(*parts).with_suffix(".py")
+    if path.exists() or root.joinpath(*parts).is_dir():
+        raise ValueError(f"target={target} exists already ({path.name}): leave --init out to repair it")
+    return path
