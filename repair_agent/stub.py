@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def source(reference: str, declared: dict[str, Any]) -> str:
     plain = {name: name.rpartition(".")[2].strip("_") for name in fields}  # a named tuple's fields begin with a letter
     taken = list(plain.values())
     names = {
-        name: word if word.isidentifier() and taken.count(word) == 1 else f"field_{number}"
+        name: word if word.isidentifier() and not iskeyword(word) and taken.count(word) == 1 else f"field_{number}"
         for number, (name, word) in enumerate(plain.items())
     }
     observation = next(iter(declared["observation"].values()), {"shape": [1], "dtype": "float32"})
