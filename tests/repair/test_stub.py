@@ -59,7 +59,7 @@ def test_a_stub_can_stand_in_a_package(tmp_path):
 
 
 def test_a_reference_that_does_not_open_says_so(tmp_path):
-    with pytest.raises(ValueError, match="ref=gymnasium:NoSuch-v1 does not open: .*NoSuch"):
+    with pytest.raises(ValueError, match=r"ref=gymnasium:NoSuch-v1 does not open: .*NoSuch"):
         stub.interface("gymnasium:NoSuch-v1", tmp_path)
 
 
