@@ -141,10 +141,12 @@ def of_python(file: str, text: str, module: str, around: Surroundings) -> list[O
 
 def wrong(name: str, around: Surroundings) -> tuple[str, bool] | None:
     """Why a dotted name may not be used, and whether that is final; None if it may."""
+    if own := around.own(name) or around.own(around.through(name)):
+        return own, own.startswith("imports the reference")
     name = around.through(name)
+    if around.own(name) is not None:
+        return None
     top, _, rest = name.partition(".")
-    if (own := around.own(name)) is not None:
-        return (own, own.startswith("imports the reference")) if own else None
     if any(name == m or name.startswith(f"{m}.") for m in around.more):
         return None
     if top in ENVIRONMENTS:
