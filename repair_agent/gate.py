@@ -1,0 +1,147 @@
+"""Accept or refuse: one step of a repair, and the repair as a whole. Nothing that an engine says counts here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from repair_agent import guard
+from repair_agent.canary import canary
+from repair_agent.extent import astray
+from repair_agent.groups import Group
+from repair_agent.guard import Frozen
+from repair_agent.suite import OPEN, Question, Run, judged, silent
+from repair_agent.worktree import Worktree, diff, tip
+
+# A step may make the suite slower, but not without end.
+LEAST, FACTOR = 300.0, 20.0  # seconds; times the last run
+
+
+class Step(Protocol):
+    """What is ruled on: a ``case.Case``, of which this is asked."""
+
+    @property
+    def question(self) -> Question: ...
+    @property
+    def tree(self) -> Worktree: ...
+    @property
+    def group(self) -> Group: ...
+    @property
+    def run(self) -> Run: ...
+    @property
+    def tell(self) -> Callable[[str], None]: ...
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """``why``: one line; ``run``: the whole suite on what the tree holds, if it came to that; ``improved``: checks
+    that turned EQUAL; ``regressed``: checks that were EQUAL and are not."""
+
+    accepted: bool
+    why: str
+    run: Run | None = None
+    improved: tuple[str, ...] = ()
+    regressed: tuple[str, ...] = ()
+
+
+def ruled(case: Step, frozen: Frozen) -> Ruling:
+    """Whether what lies uncommitted in the tree is a step: the guard, then the group's own checks, then the suite."""
+    before, root, tell = case.run, case.tree.root, case.tell
+    if not diff(case.tree, since=tip(case.tree)):
+        return Ruling(False, "nothing was changed")
+    if forbidden := _forbidden(case.question, case.tree, frozen):
+        return Ruling(False, forbidden)
+    limit = max(LEAST, FACTOR * before.seconds)
+    opened = _opened(before)
+    asked = tuple(c for c in case.group.checks if c in before.expected)
+    if opened and asked:  # cheap, and most attempts end here
+        tell(f"{case.group.key}: {len(asked)} checks of the group")
+        part = judged(case.question, root, asked, seconds=limit, tell=tell)
+        vanished = (
+            not part.findings and "no check of that name" in part.trouble
+        )  # the whole suite says what became of it
+        if not vanished and not _turned(before, part, asked):
+            return Ruling(False, f"no check of the group turned EQUAL: {_still(part, asked)}")
+    tell(f"{case.group.key}: the whole suite")
+    run = judged(case.question, root, seconds=limit, tell=tell)
+    improved = _turned(before, run, tuple(run.findings)) if opened else ((OPEN,) if _opened(run) else ())
+    regressed = tuple(c for c, f in before.findings.items() if f.word == "EQUAL" and _word(run, c) != "EQUAL")
+    if run.trouble:
+        return Ruling(False, run.trouble, run, improved, regressed)
+    if regressed:
+        return Ruling(False, f"what was EQUAL is not any more: {_still(run, regressed)}", run, improved, regressed)
+    if opened and not set(improved) & {*case.group.checks}:
+        return Ruling(False, f"no check of the group turned EQUAL: {_still(run, case.group.checks)}", run, improved)
+    if not opened and not improved:
+        return Ruling(False, f"the pair still does not open: {_still(run, (OPEN,))}", run)
+    what = "the pair opens" if not opened else f"{len(improved)} checks turned EQUAL"
+    return Ruling(True, what, run, improved)
+
+
+def final(
+    question: Question,
+    tree: Worktree,
+    frozen: Frozen,
+    seeds: Sequence[int],
+    expected: Sequence[str] = (),
+    tell: Callable[[str], None] = silent,
+) -> Ruling:
+    """The last word on what was accepted: fresh processes, seeds that were never seen, and a bug that must be caught.
+
+    ``expected``: checks that must be there besides those that the pair says it has, such as all of earlier runs.
+    """
+    if left := diff(tree, since=tip(tree)):
+        return Ruling(False, f"there are changes that were not accepted: {left.splitlines()[0]}")
+    if forbidden := _forbidden(question, tree, frozen):
+        return Ruling(False, forbidden)
+    if elsewhere := astray(question, tree.root):
+        return Ruling(False, f"Python would not take the target from the worktree: {', '.join(elsewhere[:3])}")
+    run: Run | None = None
+    for seed in seeds:
+        tell(f"seed {seed}")
+        run = judged(question, tree.root, seed=seed, tell=tell, fresh=True)
+        if run.trouble:
+            return Ruling(False, f"seed {seed}: {run.trouble}", run)
+        lacking = tuple(c for c in dict.fromkeys((*run.expected, *expected)) if _word(run, c) != "EQUAL")
+        if lacking:
+            return Ruling(False, f"seed {seed}: {_still(run, lacking)}", run, regressed=lacking)
+        if not run.green:
+            return Ruling(False, f"seed {seed}: pytest ended with exit code {run.exit}", run)
+    if run is None:
+        return Ruling(False, "no seed was given to judge it by")
+    bird = canary(question, tree, seed=seeds[0], seconds=max(LEAST, FACTOR * run.seconds), tell=tell)
+    if not bird.caught:
+        return Ruling(False, bird.why, run)
+    if forbidden := _forbidden(question, tree, frozen):  # by the target, while it ran
+        return Ruling(False, forbidden, run)
+    return Ruling(True, f"every check is EQUAL on {len(seeds)} unseen seeds, and {bird.why}", run)
+
+
+def _forbidden(question: Question, tree: Worktree, before: Frozen) -> str:
+    """What the guard has to say, in one line; "" if nothing."""
+    after = guard.frozen(question, tree, tuple(before.more))
+    lines = [*guard.changed(before, after), *guard.refused(before, after)]
+    return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
+
+
+def _opened(run: Run) -> bool:
+    return bool(run.findings) and OPEN not in run.findings
+
+
+def _word(run: Run, check: str) -> str:
+    return run.findings[check].word if check in run.findings else "MISSING"
+
+
+def _turned(before: Run, after: Run, checks: Sequence[str]) -> tuple[str, ...]:
+    return tuple(c for c in checks if _word(after, c) == "EQUAL" and _word(before, c) != "EQUAL")
+
+
+def _still(run: Run, checks: Sequence[str]) -> str:
+    """The first of some checks that is not EQUAL, and how many others are not."""
+    wrong = [c for c in checks if _word(run, c) != "EQUAL"]
+    if not wrong:
+        return run.trouble or "all are EQUAL"
+    said = run.findings[wrong[0]].summary if wrong[0] in run.findings else run.trouble or "it is not there any more"
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return f"{wrong[0]} is {_word(run, wrong[0])}: {said}{more}"

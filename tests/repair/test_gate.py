@@ -1,0 +1,193 @@
+"""Steps that are accepted and refused, by what the suite is made to say; and one repair of a real port, to the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from repair_agent import gate, guard, worktree
+from repair_agent.canary import Canary
+from repair_agent.groups import Group, groups
+from repair_agent.suite import OPEN, Finding, Question, Run, judged
+from repair_agent.worktree import Worktree, open_worktree
+
+CHEATS = Path(__file__).parent.parent / "cheats"
+CARTPOLE = Question("gymnasium:CartPole-v1", "cheats.port:Port")
+PORT = "from cheats.pole import Pole\n\n\nclass Port(Pole):\n    gravity = 3.7\n"
+
+
+@dataclass(frozen=True)
+class Step:
+    question: Question
+    tree: Worktree
+    group: Group
+    run: Run
+    tell = staticmethod(lambda _: None)
+
+
+def run_of(trouble="", exit=None, **words) -> Run:
+    """``L2_play_v="D"``: D, I and M stand for the words, E for EQUAL."""
+    long = {"E": "EQUAL", "D": "DIFFERENT", "I": "INCONCLUSIVE", "M": "MISSING"}
+    findings = {}
+    for name, letter in words.items():
+        check = OPEN if name == "OPEN" else name.replace("_", "-", 2)
+        level, subject, field = check.split("-", 2)
+        findings[check] = Finding(f"envequiv::{check}", check, level, subject, field, long[letter], f"{field} is off")
+    code = int(any(letter != "E" for letter in words.values())) if exit is None else exit
+    return Run(findings, tuple(findings), exit=code, trouble=trouble)
+
+
+@pytest.fixture
+def scripted(repository, monkeypatch):
+    """A step on port/env.py, with what the suite says of it in turn; the checks it was asked for are recorded."""
+    tree = open_worktree(repository.top, ("port/env.py",), "port")
+    question = Question("A", "port.env:Env")
+    frozen = guard.frozen(question, tree)
+    asked = []
+
+    def rule(before: Run, *says: Run, text="GRAVITY = 9.8\n", group=None, act=gate.ruled, **more):
+        told = iter(says)
+
+        def judged_(question, root, checks=(), **how):
+            asked.append((tuple(checks), how.get("seed")))
+            return next(told)
+
+        monkeypatch.setattr(gate, "judged", judged_)
+        if text is not None:
+            (tree.root / "port" / "env.py").write_text(text)
+        if act is gate.final:
+            return gate.final(question, tree, frozen, **more)
+        return gate.ruled(Step(question, tree, group or groups(before)[0], before), frozen)
+
+    rule.tree, rule.asked = tree, asked
+    return rule
+
+
+WRONG = run_of(L1_reset_v="E", L2_play_v="D", L2_pairs_v="D", L3_lockstep_x="D")
+
+
+def test_a_step_that_mends_its_group_is_accepted(scripted):
+    part, whole = (
+        run_of(L2_play_v="E", L2_pairs_v="D"),
+        run_of(L1_reset_v="E", L2_play_v="E", L2_pairs_v="D", L3_lockstep_x="E"),
+    )
+    ruling = scripted(WRONG, part, whole)
+    assert ruling.accepted and ruling.run is whole
+    assert ruling.improved == ("L2-play-v", "L3-lockstep-x") and ruling.regressed == ()
+    assert scripted.asked == [(("L2-play-v", "L2-pairs-v"), None), ((), None)]
+
+
+def test_a_step_that_mends_nothing_costs_the_group_s_checks_only(scripted):
+    ruling = scripted(WRONG, run_of(L2_play_v="I", L2_pairs_v="D"))
+    assert not ruling.accepted and len(scripted.asked) == 1
+    assert ruling.why == "no check of the group turned EQUAL: L2-play-v is INCONCLUSIVE: v is off (and 1 more)"
+
+
+@pytest.mark.parametrize("after", ["D", "I", "M", ""])
+def test_what_was_equal_must_stay_so(scripted, after):
+    words = {"L1_reset_v": after} if after else {}
+    whole = run_of(**words, L2_play_v="E", L2_pairs_v="E", L3_lockstep_x="E")
+    ruling = scripted(WRONG, run_of(L2_play_v="E", L2_pairs_v="E"), whole)
+    assert not ruling.accepted and ruling.regressed == ("L1-reset-v",)
+    assert "what was EQUAL is not any more: L1-reset-v is " in ruling.why
+
+
+def test_half_a_run_is_no_ground(scripted):
+    whole = replace(run_of(L1_reset_v="E", L2_play_v="E"), trouble="the suite was ended after 300 s")
+    ruling = scripted(WRONG, run_of(L2_play_v="E", L2_pairs_v="E"), whole)
+    assert not ruling.accepted and ruling.why == "the suite was ended after 300 s"
+    other = run_of(L1_reset_v="E", L2_play_v="D", L2_pairs_v="D", L3_lockstep_x="E")  # another group's turned
+    assert not scripted(WRONG, run_of(L2_play_v="E", L2_pairs_v="D"), other).accepted
+
+
+def test_a_pair_that_opens_now_is_a_step(scripted):
+    shut = run_of(OPEN="D")
+    ruling = scripted(shut, run_of(L1_reset_v="D", L2_play_v="E"))
+    assert ruling.accepted and ruling.improved == (OPEN,) and scripted.asked == [((), None)]
+    ruling = scripted(shut, run_of(OPEN="D"), text="GRAVITY = 1\n")
+    assert not ruling.accepted and "still does not open" in ruling.why
+    assert scripted(Run({}, (), trouble="exit code 3"), run_of(L2_play_v="D"), text="GRAVITY = 2\n").accepted
+
+
+def test_the_guard_comes_first(scripted):
+    """Nothing is run of what reaches for what it may not, nor beside an edited test."""
+    ruling = scripted(WRONG, text="import os\nos._exit(0)\n")
+    assert not ruling.accepted and ruling.why.startswith("port/env.py:1 uses os, ")
+    (scripted.tree.root / "other.py").write_text("")
+    ruling = scripted(WRONG)
+    assert not ruling.accepted and ruling.why == "other.py was changed: not on the list, which may not be edited"
+    worktree.revert(scripted.tree)
+    assert scripted(WRONG, text=None).why == "nothing was changed"
+    assert scripted.asked == []
+
+
+GREEN = run_of(L1_reset_v="E", L2_play_v="E")
+
+
+def last(scripted, monkeypatch, *says, caught=True, **more):
+    monkeypatch.setattr(gate, "canary", lambda *_, **__: Canary(caught, "the bird"))
+    text = more.pop("text", None)
+    return scripted(GREEN, *says, text=text, act=gate.final, seeds=more.pop("seeds", (7, 8)), **more)
+
+
+def test_the_last_word(scripted, monkeypatch):
+    ruling = last(scripted, monkeypatch, GREEN, GREEN)
+    assert ruling.accepted and scripted.asked == [((), 7), ((), 8)]
+    ruling = last(scripted, monkeypatch, GREEN, run_of(L1_reset_v="E", L2_play_v="D"))
+    assert not ruling.accepted and ruling.why == "seed 8: L2-play-v is DIFFERENT: v is off"
+    assert not ruling.run.green and ruling.regressed == ("L2-play-v",)
+    assert last(scripted, monkeypatch, replace(GREEN, exit=1)).why == "seed 7: pytest ended with exit code 1"
+    ruling = last(scripted, monkeypatch, GREEN, expected=("L2-play-gone",))
+    assert ruling.why == "seed 7: L2-play-gone is MISSING: it is not there any more"
+    ruling = last(scripted, monkeypatch, GREEN, GREEN, caught=False)
+    assert not ruling.accepted and ruling.why == "the bird" and ruling.run.green
+    assert not last(scripted, monkeypatch, seeds=()).accepted
+    assert "not accepted" in last(scripted, monkeypatch, text="GRAVITY = 1\n").why
+
+
+# -- a real port -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def port(repository):
+    """A port of CartPole with the gravity of another planet, in a worktree."""
+    (repository.top / "cheats").mkdir()
+    for name in ("__init__", "pole", "equals_everything"):
+        (repository.top / "cheats" / f"{name}.py").write_text((CHEATS / f"{name}.py").read_text())
+    repository.write(cheats__port=PORT)
+    repository.commit()
+    return open_worktree(repository.top, ("cheats/port.py",), "port")
+
+
+@pytest.mark.parametrize(
+    ("name", "its", "check", "options"),
+    [
+        ("arrays", "views", "L1-honest-arrays", ()),
+        ("reuses_buffer", "Reuses", "L1-honest-arrays", ()),
+        ("eats", "Eats", "L2-play-x", ("--envequiv-isolate", "--envequiv-memory=2")),
+    ],
+)
+def test_a_cheat_that_reaches_for_nothing_is_refused_by_the_suite(port, name, its, check, options):
+    """The honest checks are EQUAL of the port as it was: one that is not any more refuses the step."""
+    (port.root / "cheats" / "port.py").write_text(f"{(CHEATS / f'{name}.py').read_text()}\n\nPort = {its}\n")
+    run = judged(replace(CARTPOLE, options=options), port.root, (check,))
+    assert run.findings[check].word == "DIFFERENT" and len(run.expected) > 40
+
+
+def test_a_port_is_mended_to_the_end(port, tmp_path):
+    """Its gravity: the group turns, the suite is EQUAL on a seed of its own, and a seeded bug is caught."""
+    frozen = guard.frozen(CARTPOLE, port)
+    before = judged(CARTPOLE, port.root)
+    first = groups(before)[0]
+    assert first.key == "L2 theta_dot" and "L2-play-x_dot" in first.followers
+    (port.root / "cheats" / "port.py").write_text(PORT.replace("3.7", "9.8"))
+    step = Step(CARTPOLE, port, first, before)
+    ruling = gate.ruled(step, frozen)
+    assert ruling.accepted and ruling.run.green, ruling.why
+    assert {f"L2-{s}-theta_dot" for s in ("play", "boundary", "pairs", "limit")} <= set(ruling.improved)
+    worktree.commit(port, "gravity")
+    last = gate.final(CARTPOLE, port, frozen, [1001], expected=before.expected)
+    assert last.accepted and "catches the seeded bug cheats/port.py:5" in last.why, last.why
+    assert worktree.land(port).done
