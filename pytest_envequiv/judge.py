@@ -53,7 +53,7 @@ class Judge:
         started = time.monotonic()
         _sensible(settings)
         self.settings = settings
-        self.contract = _contract(settings)
+        self.contract = contract_of(settings)
         self.pair = Pair(settings, self.contract, progress, ref, target)
         # From here on; what a pair is must not depend on the seed. The counterexamples carry the one that was used.
         self.pair.settings = replace(settings, seed=effective_seed(settings, target))
@@ -208,7 +208,7 @@ def _known_tolerances(contract: Contract, pair: Pair) -> None:
             raise ContractError(f"contract {contract.path}: [tolerance.{name}]: there is no field {name!r}{hint}")
 
 
-def _contract(settings: Settings) -> Contract:
+def contract_of(settings: Settings) -> Contract:
     """The contract that was named, or the envequiv.toml that lies beside a target's package, or none."""
     return _fitting(_found(settings), settings)
 

@@ -1,0 +1,365 @@
+"""The search for one edit, in a process of its own: the target is loaded here, once for every candidate.
+
+    python -m repair_agent.screening FOLDER PART
+
+FOLDER holds ``job.json``. Of several processes with the same folder each takes every so manieth candidate; part 0 asks
+the reference and leaves the answers for the others. What is found is appended to ``part-<PART>.jsonl``:
+{"kind": "cannot", "why"}, {"kind": "saved", "why"}, {"kind": "at", "number"}, {"kind": "found", ...}, {"kind": "done"}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from heapq import merge
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_envequiv import counterexample
+from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.bench import Bench
+from pytest_envequiv.judge import Judge, contract_of
+from pytest_envequiv.pair import Pair
+from pytest_envequiv.power import loading
+from pytest_envequiv.power.measure import remembering
+from pytest_envequiv.stimuli.play import Rows
+from pytest_envequiv.verdict import EQUAL, Settings
+from pytest_envequiv.whitebox import sources
+from pytest_envequiv.whitebox.dataflow import slices
+from pytest_envequiv.whitebox.program import Constant, flat
+from repair_agent.candidates import Candidate, candidates
+from repair_agent.mining import Mined, mined
+from repair_agent.transitions import Misses, Saved, gather, misses
+
+SLICE = 12  # rank of a line that is not blamed, but from which something wrong is computed
+ONE = 20.0  # seconds one candidate may take
+REOPENED = 12  # candidates that may be asked for saved transitions of their own
+TOLD = 0.3  # seconds between two signs of life
+
+Tell = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is searched for.
+
+    files      allow-listed files of the target, absolute
+    blamed     (file, line), the likeliest first
+    checks, fields   ids of the checks that must turn, and the fields they are about
+    skipped    candidates that were tried before, as text
+    parts      how many processes share the work
+    """
+
+    ref: str
+    target: str
+    profile: str
+    seed: int
+    contract: str | None
+    files: tuple[str, ...]
+    blamed: tuple[tuple[str, int], ...]
+    checks: tuple[str, ...]
+    fields: tuple[str, ...]
+    counterexamples: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    parts: int = 1
+    seconds: float = 120.0
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Job:
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        given["blamed"] = tuple((file, line) for file, line in data["blamed"])
+        return Job(**given)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.ref, self.target, profile=self.profile, seed=self.seed, contract=self.contract)
+
+
+@dataclass
+class Case:
+    """What candidates are held against.
+
+    saved    questions and answers; before: what the target misses of them as it is
+    wanted   which of these misses belong to the checks that must turn
+    """
+
+    saved: Saved
+    before: Misses = field(default_factory=dict)
+    wanted: frozenset[str] = frozenset()
+
+
+class Slow(Exception):
+    """A candidate took too long."""
+
+
+def main() -> None:
+    folder, part = Path(sys.argv[1]), int(sys.argv[2])
+    job = Job.from_json(json.loads((folder / "job.json").read_text(encoding="utf-8")))
+    with (folder / f"part-{part}.jsonl").open("a", encoding="utf-8") as out:
+
+        def tell(kind: str, **values: Any) -> None:
+            out.write(json.dumps({"kind": kind, **values}) + "\n")
+            out.flush()
+
+        signal.signal(signal.SIGALRM, _slow)
+        try:
+            searched(job, part, folder, tell)
+        except Exception as error:  # whatever a target does ends here
+            tell("cannot", why=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
+        tell("done")
+
+
+def searched(job: Job, part: int, folder: Path, tell: Tell) -> None:
+    """Screen this part's candidates until the time is over. Everything found is told."""
+    deadline = time.monotonic() + job.seconds
+    contract = contract_of(job.settings)
+    options = dict(contract.target_options)
+    case, ref = _case(job, part, folder, options)
+    if case is None:
+        tell("cannot", why="the target cannot be traced: no candidate can be screened without running it")
+        return
+    texts = {file: Path(file).read_text(encoding="utf-8") for file in job.files}
+    tell("saved", why=_told(case))
+    source = _reference(job.ref, case.saved)
+    ranked = _ranked(job, case, texts, source, options)
+    screen = _Screen(job, case, ref, options, texts)
+    parent, shown = os.getppid(), 0.0
+    for number, candidate in islice(enumerate(ranked), part, None, job.parts):
+        if time.monotonic() > deadline or os.getppid() != parent:
+            return
+        if time.monotonic() - shown > TOLD:
+            shown = time.monotonic()
+            tell("at", number=number, line=candidate.line)
+        text = candidate.applied(texts[candidate.file])
+        if str(candidate) in job.skipped:
+            continue
+        clean = screen.passes(candidate, text)
+        if clean is not None:
+            tell(
+                "found",
+                number=number,
+                file=candidate.file,
+                text=text,
+                change=str(candidate),
+                clean=clean,
+                edit=candidate.kind,
+                start=candidate.start,
+                after=candidate.after,
+            )
+    tell("at", number=1 << 30, line=0)
+
+
+# -- what candidates are held against --------------------------------------------------------------------------------
+
+
+def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[Case | None, Any]:
+    """The case, by part 0 from the reference, by the others from part 0; None if the target is not traced."""
+    place = folder / "saved.pickle"
+    ref = None
+    if part:
+        with suppress(Exception):
+            open_backend(job.target, options)  # meanwhile
+        end = time.monotonic() + job.seconds
+        while not place.exists():
+            if time.monotonic() > end or (folder / "part-0.over").exists():
+                raise TimeoutError("the reference's answers did not come")
+            time.sleep(0.02)
+        return pickle.loads(place.read_bytes()), ref
+    try:
+        ref = remembering(job.ref, dict(contract_of(job.settings).ref_options))
+        case: Case | None
+        try:
+            target = open_backend(job.target, options)
+        except Exception as error:
+            case = Case(Saved(ref.spec, (), f"the target does not open: {error}"))
+        else:
+            traceable = target.spec.traceable
+            case = _held(job, _opened(job, ref, target), target) if traceable else None
+        part_file = place.with_suffix(".part")
+        part_file.write_bytes(pickle.dumps(case))
+        part_file.replace(place)
+    except BaseException:
+        (folder / "part-0.over").touch()
+        raise
+    return case, ref
+
+
+def _opened(job: Job, ref: Any, target: Any) -> Saved:
+    pair = Pair(job.settings, contract_of(job.settings), ref=ref, target=target)
+    return gather(Bench(pair, _replays(job)))
+
+
+def _replays(job: Job) -> Rows | None:
+    rows = []
+    for path in job.counterexamples:
+        with suppress(Exception):  # one that cannot be read is one less
+            found = counterexample.load(path).rows
+            if found is not None:
+                rows.append(found)
+    with suppress(Exception):
+        return Rows.join(rows) if rows else None
+    return None
+
+
+def _held(job: Job, saved: Saved, target: Any) -> Case:
+    before = misses(saved, target)
+    missed = {name for name, rows in before.items() if rows.any()}
+    subjects = {tuple(check.split("-")[:2]) for check in job.checks}
+    names = saved.fields
+    wanted = {n for n in missed if names.get(n) in job.fields}
+    wanted |= {n for n in missed for _, subject in subjects if n.startswith(f"{subject}.") and subject != "reset"}
+    return Case(saved, before, frozenset(wanted or missed))
+
+
+def _told(case: Case) -> str:
+    asked = ", ".join(f"{len(a)} of a {a.what}" for a in case.saved.asked)
+    wrong = ", ".join(f"{n} {int(rows.sum())}" for n, rows in case.before.items() if rows.any())
+    return f"saved transitions: {asked or 'none'}; wrong: {wrong or 'nothing'}" + (
+        f"; {case.saved.trouble}" if case.saved.trouble else ""
+    )
+
+
+def _reference(name: str, saved: Saved) -> Mined:
+    """What the reference's source and its settings offer; its settings alone where the source is not Python."""
+    known = {k: float(np.ravel(v)[0]) for k, v in saved.spec.constants.items() if np.size(v) == 1}
+    with suppress(Exception):
+        module = loading.name_of_module(name)
+        file = getattr(sys.modules.get(module or ""), "__file__", None)
+        if file:
+            return mined(Path(file).read_text(encoding="utf-8"), known)
+    return Mined(tuple(known.values()), known)
+
+
+def _ranked(job: Job, case: Case, texts: dict[str, str], source: Mined, options: dict[str, Any]) -> Iterator[Candidate]:
+    """The candidates of all files, the likeliest first: the same in every part."""
+    blamed: dict[str, dict[int, int]] = {file: {} for file in texts}
+    for rank, (file, line) in enumerate(job.blamed):
+        blamed[file].setdefault(line, rank)
+    with suppress(Exception):  # a target that cannot be traced has no slice
+        for file, line in _slice(open_backend(job.target, options), case):
+            if file in blamed:
+                blamed[file].setdefault(line, SLICE)
+    if not any(blamed.values()):
+        blamed = {file: dict.fromkeys(range(1, text.count("\n") + 2), SLICE) for file, text in texts.items()}
+    each = [candidates(text, file, source, blamed[file]) for file, text in texts.items()]
+    return merge(*each, key=lambda c: c.cost)
+
+
+def _slice(backend: Any, case: Case) -> set[tuple[str, int]]:
+    """(file, line) from which something wrong is computed, and of the settings it is computed from."""
+    found = set()
+    settings = sources.setting_sites(backend.functional.params)
+    for what in ("step", "reset"):
+        wrong = {n.partition(".")[2] for n in case.wanted if n.startswith(f"{what}.")}
+        traced = backend.traced(what)
+        program = flat(traced.closed)
+        named = dict(zip(program.inputs, traced.inputs, strict=True))
+        for output, numbers in zip(traced.outputs, slices(program), strict=True):
+            if output not in wrong and not (output in ("terminated", "truncated") and "done" in wrong):
+                continue
+            for op in (program.ops[n] for n in numbers):
+                if op.site is not None:
+                    last = max(op.site.end_line, op.site.line)
+                    found |= {(os.path.realpath(op.site.file), n) for n in range(op.site.line, last + 1)}
+                for atom in op.inputs:
+                    name = "" if isinstance(atom, Constant) else named.get(atom, "")
+                    place = settings.get(name.removeprefix("constants."))
+                    if place is not None:
+                        found.add((os.path.realpath(place.file), place.line))
+    return found
+
+
+# -- one candidate ---------------------------------------------------------------------------------------------------
+
+
+class _Screen:
+    """Holds candidates against the case; the case gets better when a candidate lets more of the target be asked."""
+
+    def __init__(self, job: Job, case: Case, ref: Any, options: dict[str, Any], texts: dict[str, str]):
+        self.job, self.case, self._ref, self.options, self.texts = job, case, ref, options, texts
+        self.left = REOPENED
+
+    def passes(self, candidate: Candidate, text: str) -> bool | None:
+        """Whether nothing at all is missed any more (True), only what is wanted is not (False); None if it fails."""
+        try:
+            with _limited(ONE), loading.loaded(self.job.target, self.options, candidate.file, text) as backend:
+                clean = mended(self.case, misses(self.case.saved, backend))
+                if clean is None:
+                    return None
+                if self.case.saved.trouble:
+                    return self._asked_anew(candidate, backend)
+                if not self.case.wanted:
+                    return self._checked(backend)
+                return clean
+        except (Exception, SystemExit):  # whatever a candidate does while it is loaded and traced
+            return None
+
+    def _asked_anew(self, candidate: Candidate, backend: Any) -> bool | None:
+        """More may be known of the reference with this candidate as the target than with the target as it is."""
+        if self.left <= 0:
+            return mended(self.case, misses(self.case.saved, backend))
+        self.left -= 1
+        saved = _opened(self.job, self.ref, backend)
+        now = misses(saved, backend)
+        if not saved.trouble:
+            with suppress(Exception):  # as it is, the target may not even be traced
+                original = self.texts[candidate.file]
+                with loading.loaded(self.job.target, self.options, candidate.file, original) as target:
+                    self.case = _held(self.job, saved, target)
+        if not any(rows.any() for rows in now.values()):
+            return True
+        return mended(self.case, now) if not saved.trouble and self.case.before.keys() == now.keys() else None
+
+    def _checked(self, backend: Any) -> bool | None:
+        """Where saved transitions show nothing wrong: what the first of the checks says."""
+        with tempfile.TemporaryDirectory() as output:
+            judge = Judge(replace(self.job.settings, output=output), ref=self.ref, target=backend)
+            equal = all(judge.run(check).word == EQUAL for check in self.job.checks[:1])
+        return True if equal else None
+
+    @property
+    def ref(self) -> Any:
+        if self._ref is None:
+            self._ref = remembering(self.job.ref, dict(contract_of(self.job.settings).ref_options))
+        return self._ref
+
+
+def mended(case: Case, now: Misses) -> bool | None:
+    """True: nothing is missed any more. False: nothing that is wanted, and nothing that was right before. Else None."""
+    if not any(rows.any() for rows in now.values()):
+        return True
+    if any(now[name].any() for name in case.wanted if name in now) or not case.wanted:
+        return None
+    for name, rows in now.items():
+        was = case.before.get(name)
+        if was is None or len(was) != len(rows) or (rows & ~was).any():
+            return None
+    return False
+
+
+def _slow(number: int, frame: Any) -> None:
+    raise Slow
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+if __name__ == "__main__":
+    main()
