@@ -138,7 +138,7 @@ class Server:
             if not answer.fault:
                 first = _text(_bare(body["messages"][0]))
                 self._sent[first] = [_bare(m) for m in body["messages"]]
-                self._given[first] = answer.content
+                self._given[first] = [{**b, **_input(answer.inputs.get(b.get("id", "")))} for b in answer.content]
             return answer
 
     def usage(self, body: dict[str, Any], answer: Answer) -> dict[str, int]:
@@ -156,7 +156,7 @@ class Server:
             self._prefixes |= {prefixes[n] for n in marks if sizes[n] >= SHORTEST}
         read = sizes[max(hits)] if hits else 0
         last = sizes[marks[-1]] if marks and sizes[marks[-1]] >= SHORTEST else 0
-        output = _tokens(_text(answer.content)) if answer.output is None else answer.output
+        output = min(_tokens(_text(answer.content)) if answer.output is None else answer.output, body["max_tokens"])
         return {
             "input_tokens": sizes[-1] - max(last, read),
             "cache_creation_input_tokens": max(0, last - read),
@@ -242,6 +242,15 @@ def _bare(message: dict[str, Any]) -> dict[str, Any]:
 
 def _bare_block(block: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in block.items() if k != "cache_control"}
+
+
+def _input(streamed: str | None) -> dict[str, Any]:
+    """The input of a tool_use as it has to come back, where it was streamed as another text."""
+    try:
+        value = json.loads(streamed or "")
+    except ValueError:
+        return {}
+    return {"input": value} if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str:
