@@ -43,6 +43,7 @@ class Ruling:
     run: Run | None = None
     improved: tuple[str, ...] = ()
     regressed: tuple[str, ...] = ()
+    seed: int | None = None  # the unseen one on which a check is not EQUAL
 
 
 def ruled(case: Step, frozen: Frozen) -> Ruling:
@@ -105,7 +106,7 @@ def final(
             return Ruling(False, f"seed {seed}: {run.trouble}", run)
         lacking = tuple(c for c in dict.fromkeys((*run.expected, *expected)) if _word(run, c) != "EQUAL")
         if lacking:
-            return Ruling(False, f"seed {seed}: {_still(run, lacking)}", run, regressed=lacking)
+            return Ruling(False, f"seed {seed}: {_still(run, lacking)}", run, regressed=lacking, seed=seed)
         if not run.green:
             return Ruling(False, f"seed {seed}: pytest ended with exit code {run.exit}", run)
     if run is None:

@@ -21,7 +21,7 @@ from repair_agent.case import Attempt, Case, Engine
 from repair_agent.groups import Group, groups
 from repair_agent.guard import Frozen
 from repair_agent.journal import Journal
-from repair_agent.suite import Finding, Question, Run, judged
+from repair_agent.suite import Finding, Question, Run
 from repair_agent.worktree import Worktree
 
 HELD_OUT = 1_000_000_007  # the last word's seeds begin here: no run of an engine has one of them
@@ -54,6 +54,7 @@ class Checkpoint:
     given_up: tuple[str, ...] = ()  # keys of groups
     trials: int = 0  # how many times the last word was asked
     proven: bool = False
+    workflow: str = "repair"
 
     def save(self, path: Path) -> None:
         text = json.dumps(dataclasses.asdict(self), default=str)
@@ -76,6 +77,7 @@ def load(path: Path) -> Checkpoint:
             given_up=tuple(told["given_up"]),
             trials=told["trials"],
             proven=told["proven"],
+            workflow=told["workflow"],
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be resumed from: {error!r}; begin anew without --resume") from None
@@ -117,9 +119,10 @@ def repaired(plan: Plan, point: Checkpoint) -> tuple[Checkpoint, str]:
                 ruling, point = _last_word(plan, point)
                 if ruling.accepted:
                     return point, "every check is EQUAL, on seeds that were never seen as well"
-                if ruling.run is None or ruling.run.green:  # it is not about a failure that could be mended
+                if ruling.run is None or ruling.run.green or ruling.seed is None:  # nothing that could be mended
                     return point, f"refused: {ruling.why}"
-                point = replace(point, run=_joined(point.run, ruling.run))
+                # That seed is seen from now on: the repair goes on from what it showed, and others are kept unseen.
+                point = replace(point, run=ruling.run, question=replace(point.question, seed=ruling.seed))
                 plan.keep(point)
             group = next((g for g in groups(point.run) if g.key not in point.given_up), None)
             if group is None:
@@ -189,17 +192,11 @@ def _last_word(plan: Plan, point: Checkpoint) -> tuple[gate.Ruling, Checkpoint]:
     first = HELD_OUT + point.trials * len(plan.held_out)
     seeds = [first + s for s in plan.held_out]
     plan.tell(f"every check is EQUAL; the last word, on {len(seeds)} unseen seeds and with a seeded bug")
-    ruling = gate.final(point.question, point.tree, plan.frozen, seeds)
+    ruling = gate.final(point.question, point.tree, plan.frozen, seeds, point.run.expected, plan.tell)
     plan.journal.write("last word", accepted=ruling.accepted, why=ruling.why, seeds=seeds)
     point = replace(point, trials=point.trials + 1, proven=ruling.accepted)
     plan.keep(point)
     return ruling, point
-
-
-def _joined(run: Run, other: Run) -> Run:
-    """What the suite says, with what it said on another seed where that is worse."""
-    worse = {k: f for k, f in other.findings.items() if f.word != "EQUAL"}
-    return replace(run, findings={**run.findings, **worse}, exit=other.exit, trouble=other.trouble)
 
 
 def _stuck(point: Checkpoint) -> str:
@@ -210,8 +207,3 @@ def _stuck(point: Checkpoint) -> str:
 def _count(run: Run) -> str:
     equal = sum(run.findings[c].word == "EQUAL" for c in run.expected if c in run.findings)
     return f"{equal} of {len(run.expected)} EQUAL"
-
-
-def baseline(question: Question, tree: Worktree, **how: Any) -> Run:
-    """The suite on what the worktree holds."""
-    return judged(question, tree.root, **how)
