@@ -38,7 +38,7 @@ DENIED = {
     "jax": r"pure_callback|io_callback|debug\.(callback|breakpoint)|ffi|experimental|extend|interpreters|lib|config|"
     r"profiler|monitoring|distributed|export|dlpack|tools|core|numpy\.(load|save|savez)|clear_caches",
     "numpy": r"load\w*|genfromtxt|from(file|regex)|memmap|save\w*|DataSource|ctypeslib|lib(?!\.stride_tricks)|testing|"
-    r"distutils|f2py|core|set\w+|seterr\w*|random\.(seed|set_state)|lookfor|info|source",
+    r"distutils|f2py|core|set_\w+|setbufsize|seterr\w*|random\.(seed|set_state)|lookfor|info|source",
     "typing": r"get_type_hints|ForwardRef|evaluate_forward_ref",
     "dataclasses": r"make_dataclass",
 }

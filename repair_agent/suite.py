@@ -255,14 +255,33 @@ def _run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the whole session: also what the target left behind in it."""
+    """Ends pytest and all that it started: also what the target left behind, and targets in sessions of their own."""
+    family = _below(process.pid)
     if process.poll() is None:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # pytest then still writes what it has found
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(PATIENCE)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that one has started, and those that they have; nothing where there is no /proc to ask."""
+    above: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+            above.setdefault(parent, []).append(int(path.parent.name))
+    found, left = [], [pid]
+    while left:
+        children = above.get(left.pop(), [])
+        found += children
+        left += children
+    return found
 
 
 def _progress(said: Path) -> str:

@@ -229,8 +229,11 @@ def sweep(tree: Worktree) -> None:
 
 def diff(tree: Worktree, since: str | None = None) -> str:
     """What was changed since a commit (by default: since it was found), what is not committed included."""
+    sweep(tree)
     git(tree.top, "add", "--intent-to-add", "--all")
-    return git(tree.top, "diff", "--no-color", "--no-ext-diff", since or tree.base)
+    told = git(tree.top, "diff", "--no-color", "--no-ext-diff", since or tree.base)
+    git(tree.top, "reset", "--quiet")  # new files are untracked again, so that they can be cleaned away
+    return told
 
 
 def changed_files(tree: Worktree) -> tuple[str, ...]:
