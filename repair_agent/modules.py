@@ -24,8 +24,12 @@ class Imported:
 
 
 def module_of(target: str) -> str:
-    """The module a side's name begins with: "my.port" of "my.port:Class?x=1"; "" of a program (``process:``)."""
-    return "" if target.startswith("process:") else target.partition("?")[0].partition(":")[0]
+    """The module a side is written in, as far as its name tells: "my.port" of "my.port:Class?x=1" and of
+    "gymnasium:my.port:Id-v0", "gymnasium" of "gymnasium:Id-v0"; "" of a program (``process:``)."""
+    if target.startswith("process:"):
+        return ""
+    kind, _, rest = target.partition("?")[0].partition(":")
+    return rest.partition(":")[0] if kind == "gymnasium" and ":" in rest else kind
 
 
 def located(name: str, roots: Sequence[Path]) -> Path | None:

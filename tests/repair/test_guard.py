@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,9 @@ def test_a_reference_of_the_user_s_own_is_frozen_even_if_it_is_listed(tree):
         ("import other", "imports other, which is not of its package"),
         ("from cheats.mine import gymnasium as g\ng.make('CartPole-v1')", "imports gymnasium"),
     ):
-        _, lines = written(tree, text, question=question)
-        assert any(why in line for line in lines), (text, lines)
+        for ref in (question.ref, f"gymnasium:{question.ref}:Pole-v0"):
+            _, lines = written(tree, text, question=replace(question, ref=ref))
+            assert any(why in line for line in lines), (text, lines)
 
 
 # -- sources -----------------------------------------------------------------------------------------------------------
