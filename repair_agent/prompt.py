@@ -15,7 +15,7 @@ from typing import Any
 from repair_agent import aside, wording
 from repair_agent.case import Case
 from repair_agent.editor import Files, numbered
-from repair_agent.suite import Finding, Question
+from repair_agent.suite import Question
 
 TEMPLATE = Path(__file__).parent / "prompts" / "template.md"
 WORKFLOWS = ("repair", "translate", "verify", "specification")
@@ -183,7 +183,9 @@ def first_message(case: Case, material: Material) -> str:
             "followers": wording.names(group.followers, 20),
             "failures": _failures(case),
             "passing": passing if right else "",
-            "history": "\n".join(f"{n}. {line}" for n, line in enumerate(case.history, 1)),
+            "history": wording.portable(
+                "\n".join(f"{n}. {line}" for n, line in enumerate(case.history, 1)), case.tree.root
+            ),
             "left": f"{case.budget.text()} for the whole repair. This is try {case.tries + 1} at this group.",
         },
     )
@@ -237,27 +239,15 @@ def _failures(case: Case) -> str:
     """The checks of the group: the first with their counterexamples, the others in one line each."""
     found = [case.run.findings[c] for c in case.group.checks if c in case.run.findings]
     if not found:
-        return f"The suite does not open the pair: {case.run.trouble or 'it does not say why'}"
-    shown = set(_told_apart(found))
+        why = wording.portable(case.run.trouble, case.tree.root) or "it does not say why"
+        return f"The suite does not open the pair: {why}"
+    shown = set(wording.told_apart(found, EXAMPLES))
     lines: list[str] = []
     for f in found:
         lines += wording.finding(f, f.check in shown)
     if case.run.trouble:
         lines.append(f"The run is not whole: {case.run.trouble}")
-    return "\n".join(lines)
-
-
-def _told_apart(found: Sequence[Finding]) -> list[str]:
-    """At most so many checks whose divergences differ in more than the check they were met in."""
-    seen: list[Any] = []
-    chosen: list[str] = []
-    for f in found:
-        told = f.divergence
-        inputs = None if told is None else (told["field"], told["index"], told["state"], told["action"])
-        if len(chosen) < EXAMPLES and (inputs is None or inputs not in seen):
-            seen.append(inputs)
-            chosen.append(f.check)
-    return chosen
+    return wording.portable("\n".join(lines), case.tree.root)
 
 
 def _flow(case: Case) -> str:

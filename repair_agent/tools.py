@@ -104,6 +104,8 @@ class Tools:
             wrong = False
         except Refused as error:
             text = str(error)
+        if used["name"] != EDITOR:  # what the editor shows is the file's own text
+            text = wording.portable(text, self.case.tree.root)
         longest = editor.LONGEST + 200 if used["name"] == EDITOR else LONGEST
         answer = {
             "type": "tool_result",
@@ -248,7 +250,7 @@ class Tools:
             lock.unlink(missing_ok=True)
         if code == 0:
             return "cargo check: no errors." + (f"\n{said}" if said.strip() else "")
-        return f"cargo check failed (exit code {code}):\n{said.replace(str(self.case.tree.root) + os.sep, '')}"
+        return f"cargo check failed (exit code {code}):\n{said}"
 
     def _aside(self, request: dict[str, Any]) -> dict[str, Any]:
         """What ``repair_agent.evaluate`` answers, or {"error"}."""

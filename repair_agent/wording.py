@@ -5,7 +5,10 @@ No times and no absolute paths stand in them: the same run gives the same text, 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from repair_agent.suite import Finding, Run
@@ -77,16 +80,38 @@ def results(run: Run, checks: Iterable[str], whole: int = 3) -> str:
     right = [f.check for f in found if f.word == "EQUAL"]
     lines = [f"{len(right)} of {len(found)} checks are EQUAL."]
     lines += [f"The run is not whole: {run.trouble}"] if run.trouble else []
-    for number, f in enumerate(sorted(wrong, key=lambda f: f.follows is not None)):
-        lines += finding(f, number < whole and f.follows is None)
+    wrong.sort(key=lambda f: f.follows is not None)
+    shown = told_apart([f for f in wrong if f.follows is None], whole)
+    for f in wrong:
+        lines += finding(f, f.check in shown)
     lines += [f"EQUAL: {names(right)}"] if right and wrong else []
     return "\n".join(lines)
+
+
+def told_apart(found: Iterable[Finding], most: int) -> list[str]:
+    """At most so many of the checks: those whose divergences have other inputs than the ones before."""
+    seen: list[Any] = []
+    chosen: list[str] = []
+    for f in found:
+        told = f.divergence
+        inputs = None if told is None else (told["field"], told["index"], told["state"], told["action"])
+        if len(chosen) < most and (inputs is None or inputs not in seen):
+            seen.append(inputs)
+            chosen.append(f.check)
+    return chosen
 
 
 def names(ids: Iterable[str], most: int = 40) -> str:
     found = list(ids)
     rest = len(found) - most
     return ", ".join(found[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def portable(text: str, root: Path) -> str:
+    """Without what is another one in every run: where the tree lies, and where in memory a thing is."""
+    for folder in dict.fromkeys((str(root), str(root.resolve()))):
+        text = text.replace(folder + os.sep, "").replace(folder, ".")
+    return re.sub(r"\b0x[0-9a-f]{6,16}\b", "0x...", text)
 
 
 def cut(text: str, most: int) -> str:

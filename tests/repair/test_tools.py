@@ -334,6 +334,20 @@ def test_results_are_short_and_have_what_is_needed(case):
     )
 
 
+def test_the_same_inputs_are_shown_once():
+    found = [finding(f"L2-{s}-speed", divergence=DIVERGENCE) for s in ("play", "boundary")]
+    found += [finding("L2-limit-speed", divergence={**DIVERGENCE, "state": {"height": 1.0}})]
+    run = Run({f.check: f for f in found}, tuple(f.check for f in found))
+    text = wording.results(run, run.expected)
+    assert text.count("state before") == 2
+    assert "L2-boundary-speed: DIFFERENT: speed differs\nL2-limit-speed" in text
+
+
+def test_what_differs_from_run_to_run_is_left_out(tmp_path):
+    text = f"{tmp_path}/port.py:3 <object at 0x7f3a5c0b1d90> in {tmp_path}"
+    assert wording.portable(text, tmp_path) == "port.py:3 <object at 0x...> in ."
+
+
 def test_a_suite_that_does_not_run_says_why():
     assert wording.results(Run({}, (), trouble="exit 3"), ["a"]) == "The suite did not run: exit 3"
 
