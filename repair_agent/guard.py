@@ -32,6 +32,10 @@ from repair_agent.worktree import Worktree, allowed, sweep
 
 CONFIGURATION = ("pyproject.toml", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg")
 CONTRACT = "envequiv.toml"
+PROGRAMS = {
+    "the plugin": Path(str(pytest_envequiv.__file__)).resolve().parent,
+    "the repair agent": Path(__file__).resolve().parent,
+}
 # Run by Python, pytest or cargo without being asked for.
 UNASKED = re.compile(r"(conftest|setup|sitecustomize|usercustomize)\.py|build\.rs|.*\.pth")
 TEST = re.compile(r"(.*/)?(test_[^/]*|[^/]*_test)\.py|(.*/)?tests?/.*")
@@ -125,8 +129,7 @@ def _label(path: Path, question: Question, tree: Worktree, reference: set[Path])
 
 def _outside(question: Question, tree: Worktree) -> Iterator[tuple[str, Path]]:
     """Files outside of the worktree, with what they are."""
-    for package, label in ((pytest_envequiv, "the plugin"), (reach, "the repair agent")):
-        folder = Path(str(package.__file__)).resolve().parent
+    for label, folder in PROGRAMS.items():
         yield from ((label, p) for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
     try:
         installed = [p for p in contents.paths(question.ref).values() if contents.installed(p.resolve())]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from repair_agent import guard
+
 
 class Repository:
     """A git repository in a folder of its own."""
@@ -35,6 +37,15 @@ class Repository:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", message)
         return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def checkout_at_rest(tmp_path, monkeypatch):
+    """The programs that are frozen are a copy's: whoever works on this checkout meanwhile does not fail the tests."""
+    for label, folder in guard.PROGRAMS.items():
+        (tmp_path / folder.name).mkdir()
+        (tmp_path / folder.name / "__init__.py").write_text("")
+        monkeypatch.setitem(guard.PROGRAMS, label, tmp_path / folder.name)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from repair_agent.suite import OPEN, Finding, Question, Run, judged
 from repair_agent.worktree import Worktree, open_worktree
 
 CHEATS = Path(__file__).parent.parent / "cheats"
+pytestmark = pytest.mark.usefixtures("checkout_at_rest")
 CARTPOLE = Question("gymnasium:CartPole-v1", "cheats.port:Port")
 PORT = "from cheats.pole import Pole\n\n\nclass Port(Pole):\n    gravity = 3.7\n"
 

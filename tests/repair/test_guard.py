@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from repair_agent import guard
 from repair_agent.guard import changed, frozen, refused
 from repair_agent.reach import Surroundings, of_python, of_rust
 from repair_agent.suite import Question
 from repair_agent.worktree import open_worktree
 
 CHEATS = Path(__file__).parent.parent / "cheats"
+pytestmark = pytest.mark.usefixtures("checkout_at_rest")
 PORT = "from cheats.pole import MARS, Pole\n\n\nclass Port(Pole):\n    gravity = MARS\n"
 OWN = ("__init__", "pole", "pole_jax", "equals_everything")  # of the port's package, and not to be edited
 
@@ -102,11 +104,15 @@ def test_a_link_is_no_way_out(tree, tmp_path):
 
 
 def test_what_lies_outside_of_the_worktree(tree):
-    files = frozen(QUESTION, tree).files
+    frozen_before = frozen(QUESTION, tree)
+    files = frozen_before.files
     labels = {label for path, (label, _) in files.items() if path.startswith("/")}
     assert {"the plugin", "the repair agent", "the reference"} <= labels
     cartpole = next(path for path in files if path.endswith("classic_control/cartpole.py"))
     assert files[cartpole][0] == "the reference"
+    (guard.PROGRAMS["the plugin"] / "__init__.py").write_text("WORD = 'EQUAL'\n")
+    (line,) = changed(frozen_before, frozen(QUESTION, tree))
+    assert line.endswith("was changed: the plugin, which may not be edited")
     above = tree.top.parent / "conftest.py"
     before = frozen(QUESTION, tree)
     above.write_text("")
@@ -131,6 +137,7 @@ def test_a_reference_of_the_user_s_own_is_frozen_even_if_it_is_listed(tree):
         ("from cheats.mine import gymnasium as g\ng.make('CartPole-v1')", "imports gymnasium"),
     ):
         for ref in (question.ref, f"gymnasium:{question.ref}:Pole-v0"):
+            (tree.root / "cheats" / "port.py").write_text("")
             _, lines = written(tree, text, question=replace(question, ref=ref))
             assert any(why in line for line in lines), (text, lines)
 
