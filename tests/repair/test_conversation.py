@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from messages_server import Answer, Server, breaks, fails, malformed, refuses, says, thought, use, uses
 
-from repair_agent import conversation, journal, tools
+from repair_agent import conversation, guard, journal, tools, worktree
 from repair_agent.budget import Budget, Exhausted, Limits, Usage
 from repair_agent.case import Case
 from repair_agent.conversation import Conversation
@@ -185,6 +186,34 @@ def test_what_is_forbidden_is_edited_but_not_run(place, monkeypatch):
     assert engine.attempt(at.case).changed
     assert not ran
     assert results(at.server)[1]["content"] == "the target is not run: port.py:1 imports os"
+
+
+def test_what_the_gate_would_refuse_is_not_run_either(place, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "reference.py").write_text("def step(state, action):\n    return state + action\n")
+    (home / "port.py").write_text(BROKEN)
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "begun"]):
+        worktree.git(home, *words)
+    tree = worktree.open_worktree(home, ["port.py"], "test", tmp_path / "trees")
+    cheats = {"import os": "import os\n", "the reference": "import reference\n"}
+    steps = []
+    for text in cheats.values():
+        steps += [uses(EDITOR, command="create", path="port.py", file_text=text), uses("check", what="group")]
+    at = place(
+        [
+            *steps,
+            uses(EDITOR, command="create", path="port.py", file_text=MENDED),
+            uses("check", what="group"),
+            says("x"),
+        ]
+    )
+    at.case = replace(at.case, tree=tree)
+    assert at.attempt(before=guard.frozen(at.case.question, tree)).changed
+    checks = [r["content"] for r in results(at.server)][1::2]
+    assert checks[0].startswith("the target is not run: port.py") and "os" in checks[0]
+    assert checks[1].startswith("the target is not run: port.py") and "reference" in checks[1]
+    assert checks[2] == "1 of 1 checks are EQUAL."
 
 
 def test_a_model_that_loops_is_told_and_then_ended(place):
