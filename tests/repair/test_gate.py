@@ -178,17 +178,18 @@ def test_a_cheat_that_reaches_for_nothing_is_refused_by_the_suite(port, name, it
 
 
 def test_a_port_is_mended_to_the_end(port, tmp_path):
-    """Its gravity: the group turns, the suite is EQUAL on a seed of its own, and a seeded bug is caught."""
-    frozen = guard.frozen(CARTPOLE, port)
-    before = judged(CARTPOLE, port.root)
+    """Its gravity: the group turns, the suite is EQUAL on an unseen seed, and a seeded bug is caught. L2 will do."""
+    question = replace(CARTPOLE, options=("--envequiv-levels=L2",))
+    frozen = guard.frozen(question, port)
+    before = judged(question, port.root)
     first = groups(before)[0]
     assert first.key == "L2 theta_dot" and "L2-play-x_dot" in first.followers
     (port.root / "cheats" / "port.py").write_text(PORT.replace("3.7", "9.8"))
-    step = Step(CARTPOLE, port, first, before)
+    step = Step(question, port, first, before)
     ruling = gate.ruled(step, frozen)
     assert ruling.accepted and ruling.run.green, ruling.why
     assert {f"L2-{s}-theta_dot" for s in ("play", "boundary", "pairs", "limit")} <= set(ruling.improved)
     worktree.commit(port, "gravity")
-    last = gate.final(CARTPOLE, port, frozen, [1001], expected=before.expected)
+    last = gate.final(question, port, frozen, [1001], expected=before.expected)
     assert last.accepted and "catches the seeded bug cheats/port.py:5" in last.why, last.why
     assert worktree.land(port).done
