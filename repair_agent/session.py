@@ -276,7 +276,7 @@ def _budget(request: Request, events: list[dict[str, Any]]) -> Budget:
 def _model(request: Request, console: Console) -> Model | None:
     """Raises Unusable where the model was asked for by name and there is no key."""
     if request.replay is not None:
-        return Recorded(journal.read(request.replay), request.api)
+        return Recorded(journal.read(request.replay), None if request.api == Options() else request.api)
     if request.engine in ("offline", "command"):
         return None
     Budget(request.limits, request.prices).worst(request.api.model, 0, 1)  # its price must be known
