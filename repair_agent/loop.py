@@ -21,7 +21,7 @@ from repair_agent.case import Attempt, Case, Engine
 from repair_agent.groups import Group, groups
 from repair_agent.guard import Frozen
 from repair_agent.journal import Journal
-from repair_agent.suite import Finding, Question, Run
+from repair_agent.suite import OPEN, Finding, Question, Run, silent
 from repair_agent.worktree import Worktree
 
 HELD_OUT = 1_000_000_007  # the last word's seeds begin here: no run of an engine has one of them
@@ -101,7 +101,8 @@ class Plan:
     budget: Budget
     journal: Journal
     keep: Callable[[Checkpoint], None]
-    tell: Callable[[str], None]
+    tell: Callable[[str], None]  # what stays
+    now: Callable[[str], None] = silent  # what passes
     tries: int = 3
     held_out: Sequence[int] = (0, 1)  # seeds of one trial, counted from HELD_OUT
 
@@ -147,7 +148,7 @@ def _group(plan: Plan, point: Checkpoint, group: Group, history: list[str]) -> C
             began, spent = time.monotonic(), plan.budget.spent.dollars
             case = Case(
                 question=point.question, tree=point.tree, group=group, run=point.run, budget=plan.budget,
-                journal=plan.journal, tries=number, history=tuple(history), tell=plan.tell,
+                journal=plan.journal, tries=number, history=tuple(history), tell=plan.now,
             )  # fmt: skip
             attempt = engine.attempt(case)
             ruling = gate.ruled(case, plan.frozen) if attempt.changed else None
@@ -192,11 +193,17 @@ def _last_word(plan: Plan, point: Checkpoint) -> tuple[gate.Ruling, Checkpoint]:
     first = HELD_OUT + point.trials * len(plan.held_out)
     seeds = [first + s for s in plan.held_out]
     plan.tell(f"every check is EQUAL; the last word, on {len(seeds)} unseen seeds and with a seeded bug")
-    ruling = gate.final(point.question, point.tree, plan.frozen, seeds, point.run.expected, plan.tell)
+    ruling = gate.final(point.question, point.tree, plan.frozen, seeds, _expected(point), plan.now)
     plan.journal.write("last word", accepted=ruling.accepted, why=ruling.why, seeds=seeds)
     point = replace(point, trials=point.trials + 1, proven=ruling.accepted)
     plan.keep(point)
     return ruling, point
+
+
+def _expected(point: Checkpoint) -> tuple[str, ...]:
+    """All checks that any run has had: a repair cannot pass by dropping what is compared."""
+    had = point.baseline.expected if OPEN not in point.baseline.findings else ()
+    return tuple(dict.fromkeys((*had, *point.run.expected)))
 
 
 def _stuck(point: Checkpoint) -> str:

@@ -29,7 +29,12 @@ def document(point: Checkpoint, budget: Budget, ended: str, diff: str, landed: s
         "now": words(point.run),
         "left": sorted(c for c in point.run.expected if _word(point.run, c) != "EQUAL"),
         "groups": [_group(k, [s for s in point.steps if s.group == k], point.baseline) for k in keys],
-        "spent": budget.as_json(),
+        "spent": {
+            "dollars": round(budget.spent.dollars, 6),
+            "calls": budget.spent.calls,
+            "tokens": budget.spent.tokens,
+            "seconds": round(budget.spent.seconds, 1),
+        },
         "branch": point.tree.branch,
         "base": point.tree.base,
         "landed": landed,

@@ -179,6 +179,7 @@ def repaired(request: Request, console: Console) -> int:
                 journal=trajectory,
                 keep=lambda kept: kept.save(request.state),
                 tell=line.tell,
+                now=line.now,
                 tries=request.limits.tries,
             )
             try:

@@ -71,7 +71,7 @@ def scene(tmp_path, monkeypatch):
             Journal(tmp_path / "t.jsonl"),
             lambda p: p.save(path),
             lambda _: None,
-            tries,
+            tries=tries,
         )
         point = loop.Checkpoint(Question("A", "B"), tree, run, run)
         point.save(path)
