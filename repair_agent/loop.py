@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,12 @@ class Step:
     commit: str = ""
     dollars: float = 0.0
     seconds: float = 0.0
+    wrong: str = ""  # what the first check of the group found
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a repair stands, as it is kept on disk."""
+    """Where a repair stands, as it is kept on disk. ``asked``: the options it was begun with."""
 
     question: Question
     tree: Worktree
@@ -55,6 +56,7 @@ class Checkpoint:
     trials: int = 0  # how many times the last word was asked
     proven: bool = False
     workflow: str = "repair"
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         text = json.dumps(dataclasses.asdict(self), default=str)
@@ -78,8 +80,11 @@ def load(path: Path) -> Checkpoint:
             trials=told["trials"],
             proven=told["proven"],
             workflow=told["workflow"],
+            asked=dict(told["asked"]),
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except FileNotFoundError:
+        raise ValueError(f"there is nothing to go on from ({path}): begin without --resume") from None
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be resumed from: {error!r}; begin anew without --resume") from None
 
 
@@ -112,14 +117,14 @@ def repaired(plan: Plan, point: Checkpoint) -> tuple[Checkpoint, str]:
 
     Raises KeyboardInterrupt with the checkpoint kept.
     """
-    history: dict[str, list[str]] = {}
     try:
         while True:
-            plan.budget.check()
+            if plan.budget.seconds_left <= 0 or not point.run.green:  # the last word costs nothing but time
+                plan.budget.check()
             if point.run.green:
                 ruling, point = _last_word(plan, point)
                 if ruling.accepted:
-                    return point, "every check is EQUAL, on seeds that were never seen as well"
+                    return point, ruling.why
                 if ruling.run is None or ruling.run.green or ruling.seed is None:  # nothing that could be mended
                     return point, f"refused: {ruling.why}"
                 # That seed is seen from now on: the repair goes on from what it showed, and others are kept unseen.
@@ -128,7 +133,7 @@ def repaired(plan: Plan, point: Checkpoint) -> tuple[Checkpoint, str]:
             group = next((g for g in groups(point.run) if g.key not in point.given_up), None)
             if group is None:
                 return point, _stuck(point)
-            point = _group(plan, point, group, history.setdefault(group.key, []))
+            point = _group(plan, point, group)
     except Exhausted as error:
         worktree.revert(point.tree)
         return point, f"stopped: {error}"
@@ -138,9 +143,11 @@ def repaired(plan: Plan, point: Checkpoint) -> tuple[Checkpoint, str]:
         raise
 
 
-def _group(plan: Plan, point: Checkpoint, group: Group, history: list[str]) -> Checkpoint:
+def _group(plan: Plan, point: Checkpoint, group: Group) -> Checkpoint:
     """The checkpoint after one group: with a step accepted, or with the group given up."""
     plan.journal.write("group", key=group.key, checks=list(group.checks), followers=list(group.followers))
+    wrong = _wrong(point.run, group)
+    plan.tell(f"{group.key}: {wrong}")
     for engine in plan.engines:
         for number in range(plan.tries):
             plan.budget.check()
@@ -148,18 +155,18 @@ def _group(plan: Plan, point: Checkpoint, group: Group, history: list[str]) -> C
             began, spent = time.monotonic(), plan.budget.spent.dollars
             case = Case(
                 question=point.question, tree=point.tree, group=group, run=point.run, budget=plan.budget,
-                journal=plan.journal, tries=number, history=tuple(history), tell=plan.now,
+                journal=plan.journal, tries=number, history=_history(point, group), tell=plan.now,
             )  # fmt: skip
             attempt = engine.attempt(case)
             ruling = gate.ruled(case, plan.frozen) if attempt.changed else None
             step = _step(group, engine, attempt, ruling, time.monotonic() - began, plan.budget.spent.dollars - spent)
+            step = replace(step, wrong=wrong)
             if ruling is not None and ruling.accepted:
                 sha = worktree.commit(point.tree, _message(group, attempt, ruling))
                 step = replace(step, accepted=True, commit=sha)
             elif attempt.changed:
                 worktree.revert(point.tree)
-                history.append(f"{engine.name}: {attempt.why}; refused: {step.ruling}")
-            plan.journal.write("step", **dataclasses.asdict(step))
+            plan.journal.write("step", **dataclasses.asdict(step), budget=plan.budget.as_json())
             point = replace(point, steps=(*point.steps, step))
             if step.accepted and ruling is not None and ruling.run is not None:
                 plan.tell(f"{group.key}: {len(ruling.improved)} checks turned; {_count(ruling.run)}")
@@ -174,6 +181,20 @@ def _group(plan: Plan, point: Checkpoint, group: Group, history: list[str]) -> C
     point = replace(point, given_up=(*point.given_up, group.key))
     plan.keep(point)
     return point
+
+
+def _wrong(run: Run, group: Group) -> str:
+    """What the group is about, in one line."""
+    found = [run.findings[check] for check in group.checks if check in run.findings]
+    said = found[0].summary or found[0].word if found else run.trouble
+    follow = f"; {len(group.followers)} more follow" if group.followers else ""
+    return " ".join(said.split()) + follow
+
+
+def _history(point: Checkpoint, group: Group) -> tuple[str, ...]:
+    """What was tried on a group and refused, before a kill as well."""
+    mine = [s for s in point.steps if s.group == group.key and s.ruling and not s.accepted]
+    return tuple(f"{s.engine}: {s.why}; refused: {s.ruling}" for s in mine)
 
 
 def _step(

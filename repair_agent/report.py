@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from typing import Any
 
 from rich.console import Console
 from rich.syntax import Syntax
-from rich.table import Table
+from rich.text import Text
 
 from repair_agent.budget import Budget
 from repair_agent.loop import Checkpoint, Step
-from repair_agent.suite import Run
+from repair_agent.suite import OPEN, Run
 
 SCHEMA_VERSION = 1
+LINES = 120  # of the diff that are shown; report.json has all of it
+NAMES = 6  # checks that are named
+INDENT = 11  # columns before the texts
 
 
-def document(point: Checkpoint, budget: Budget, ended: str, diff: str, landed: str) -> dict[str, Any]:
+def document(
+    point: Checkpoint, budget: Budget, ended: str, diff: str, landed: str, path: str = "report.json"
+) -> dict[str, Any]:
     """JSON-safe. ``groups`` holds what was done for each group of failures, in the order in which it was tried."""
     keys = list(dict.fromkeys(s.group for s in point.steps))
+    spent, limits = budget.spent, budget.limits
     return {
         "schema": SCHEMA_VERSION,
         "ref": point.question.ref,
@@ -28,35 +35,35 @@ def document(point: Checkpoint, budget: Budget, ended: str, diff: str, landed: s
         "baseline": words(point.baseline),
         "now": words(point.run),
         "left": sorted(c for c in point.run.expected if _word(point.run, c) != "EQUAL"),
-        "groups": [_group(k, [s for s in point.steps if s.group == k], point.baseline) for k in keys],
+        "groups": [_group(k, [s for s in point.steps if s.group == k]) for k in keys],
         "spent": {
-            "dollars": round(budget.spent.dollars, 6),
-            "calls": budget.spent.calls,
-            "tokens": budget.spent.tokens,
-            "seconds": round(budget.spent.seconds, 1),
+            "dollars": round(spent.dollars, 6),
+            "calls": spent.calls,
+            "failed": spent.failed,
+            "tokens": spent.tokens,
+            "cached": round(spent.read / spent.prompt, 3) if spent.prompt else None,
+            "seconds": round(spent.seconds, 1),
         },
+        "limits": {name: getattr(limits, name) for name in ("dollars", "seconds", "calls", "tokens", "tries")},
         "branch": point.tree.branch,
         "base": point.tree.base,
         "landed": landed,
         "diff": diff,
+        "path": path,
     }
 
 
-def _group(key: str, steps: list[Step], baseline: Run) -> dict[str, Any]:
-    level, _, field = key.partition(" ")
-    wrong = [
-        f.summary for f in baseline.findings.values() if f.word != "EQUAL" and (f.level, f.field) == (level, field)
-    ]
+def _group(key: str, steps: list[Step]) -> dict[str, Any]:
     return {
         "group": key,
-        "wrong": wrong[:3],
+        "wrong": steps[0].wrong,
         "mended": any(s.accepted for s in steps),
-        "changed": [s.why for s in steps if s.accepted],
-        "turned": sorted({c for s in steps for c in s.turned}),
+        "changed": [f"{s.engine}: {s.why}" for s in steps if s.accepted],
+        "turned": list(dict.fromkeys(c for s in steps for c in s.turned)),
         "commits": [s.commit for s in steps if s.commit],
-        "refused": [f"{s.engine}: {s.why}: {s.ruling}" for s in steps if s.ruling and not s.accepted],
+        "refused": [f"{s.engine}: {s.why.rstrip('.')}: {s.ruling}" for s in steps if s.ruling and not s.accepted],
         "gave_up": [f"{s.engine}: {s.why}" for s in steps if not s.ruling and not s.accepted],
-        "dollars": round(sum(s.dollars for s in steps), 4),
+        "dollars": round(sum(s.dollars for s in steps), 6),
         "seconds": round(sum(s.seconds for s in steps), 1),
     }
 
@@ -70,35 +77,80 @@ def words(run: Run) -> dict[str, int]:
     return {**counts, **({"trouble": 1} if run.trouble else {})}
 
 
+def stand(run: Run) -> str:
+    """What is green, in a few words."""
+    if run.trouble or OPEN in run.findings:
+        return "the pair does not open"
+    return f"{words(run).get('EQUAL', 0)} of {len(run.expected)} EQUAL"
+
+
 def _word(run: Run, check: str) -> str:
     return run.findings[check].word if check in run.findings else "MISSING"
 
 
 def show(told: dict[str, Any], console: Console) -> None:
     """The same for a person."""
-    if told["groups"]:
-        table = Table("group", "what was wrong", "what changed", "turned", "cost", box=None, padding=(0, 2, 0, 0))
-        for group in told["groups"]:
-            change = (
-                "; ".join(group["changed"]) or "not mended: " + "; ".join(group["gave_up"] + group["refused"])[:200]
-            )
-            cost = f"${group['dollars']:.2f}, {group['seconds']:.0f} s"
-            table.add_row(group["group"], "\n".join(group["wrong"][:1]), change, str(len(group["turned"])), cost)
-        console.print(table)
+    for group in told["groups"]:
+        console.print()
+        _show(_lines(group), console, group["group"], "mended" if group["mended"] else "not mended")
     if told["diff"]:
-        console.print(Syntax(told["diff"], "diff", background_color="default", word_wrap=True))
-    spent = told["spent"]
-    console.print(f"before: {_counted(told['baseline'])}; now: {_counted(told['now'])}")
-    console.print(
-        f"spent: ${spent['dollars']:.4f}, {spent['calls']} calls, {spent['tokens']:,} tokens, {spent['seconds']:.0f} s"
-    )
-    for check in told["left"][:10]:
-        console.print(f"  not EQUAL: {check}", highlight=False)
-    if len(told["left"]) > 10:
-        console.print(f"  and {len(told['left']) - 10} more")
-    console.print(told["landed"], highlight=False)
-    colour = "green" if told["proven"] else "red"
-    console.print(f"[{colour}]{'REPAIRED' if told['proven'] else 'NOT REPAIRED'}[/]: {told['ended']}", highlight=False)
+        console.print()
+        _show_diff(told["diff"], console)
+    console.print()
+    spent, limit = told["spent"], told["limits"]["dollars"]
+    calls = f"{spent['calls']} calls" + (f" ({spent['failed']} failed)" if spent["failed"] else "")
+    cached = "" if spent["cached"] is None else f", {spent['cached']:.0%} of the prompts from the cache"
+    of = "" if limit is None else f" of ${limit:g}"
+    rows = [
+        ("before", _counted(told["baseline"])),
+        ("now", _counted(told["now"])),
+        ("not EQUAL", _names(told["left"])),
+        (
+            "spent",
+            f"${spent['dollars']:.4f}{of}, {calls}, {spent['tokens']:,} tokens{cached}, {spent['seconds']:.0f} s",
+        ),
+        ("result", told["landed"]),
+        ("report", told["path"]),
+    ]
+    _show(rows, console)
+    done = told["proven"]
+    console.print(Text("REPAIRED" if done else "NOT REPAIRED", "bold green" if done else "bold red"), end="")
+    console.print(f": {told['ended']}", markup=False)
+
+
+def _lines(group: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("was", group["wrong"])]
+    rows += [("changed", line) for line in group["changed"]]
+    rows += [("turned", _names(group["turned"]))]
+    rows += [("refused", line) for line in group["refused"]]
+    rows += [("gave up", line) for line in group["gave_up"]]
+    return [*rows, ("cost", f"${group['dollars']:.4f}, {group['seconds']:.0f} s")]
+
+
+def _show(rows: list[tuple[str, str]], console: Console, title: str = "", word: str = "") -> None:
+    """Names and texts in two columns, wrapped within the second. What is empty is left out."""
+    if title:
+        console.print(Text(title, "bold"), Text(word, "green" if word == "mended" else "red"), sep="  ")
+    for name, text in rows:
+        lines = textwrap.wrap(text, max(40, console.width - INDENT), break_on_hyphens=False, break_long_words=False)
+        for number, line in enumerate(lines):
+            console.print(Text(("" if number else name).ljust(INDENT), "dim"), Text(line), sep="")
+
+
+def _show_diff(diff: str, console: Console) -> None:
+    lines = diff.splitlines()
+    shown = "\n".join(lines[:LINES])
+    if console.is_terminal:
+        console.print(Syntax(shown, "diff", background_color="default", word_wrap=True), soft_wrap=False)
+    else:
+        console.print(shown, markup=False)
+    if len(lines) > LINES:
+        console.print(f"({len(lines) - LINES} more lines are in the report)")
+
+
+def _names(checks: list[str]) -> str:
+    more = f" and {len(checks) - NAMES} more" if len(checks) > NAMES else ""
+    return ", ".join(checks[:NAMES]) + more
 
 
 def _counted(words: dict[str, int]) -> str:
@@ -107,11 +159,10 @@ def _counted(words: dict[str, int]) -> str:
     return ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "nothing"
 
 
-def by_hand(point: Checkpoint) -> str:
+def by_hand(point: Checkpoint, output: str | None = None) -> str:
     """How to go on, and where the best checkpoint is."""
     pair = f"ref={shlex.quote(point.question.ref)} target={shlex.quote(point.question.target)}"
-    return f"the best checkpoint is on branch {point.tree.branch}; go on with: envequiv-repair {pair} --resume"
-
-
-def _not(group: dict[str, Any]) -> str:
-    return "not mended: " + "; ".join(group["gave_up"] + group["refused"])[:200]
+    where = f" --output {shlex.quote(output)}" if output else ""
+    accepted = sum(step.accepted for step in point.steps)
+    steps = "no step was accepted" if not accepted else f"{accepted} step{'s' * (accepted > 1)}"
+    return f"{steps}, on branch {point.tree.branch}; to go on: envequiv-repair {pair}{where} --resume"

@@ -5,18 +5,20 @@ Everything is kept in ``<output>/repair/<pair>/``: trajectory.jsonl, state.json,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.status import Status
 
 from pytest_envequiv import contents
 from pytest_envequiv.errors import OpenError
@@ -29,6 +31,7 @@ from repair_agent.conversation import Conversation
 from repair_agent.groups import groups
 from repair_agent.guard import Frozen
 from repair_agent.journal import Journal
+from repair_agent.live import Line
 from repair_agent.messages import Options, Prompt, body, bound
 from repair_agent.model import Live, Model, Recorded, Unusable
 from repair_agent.offline import Offline
@@ -38,7 +41,7 @@ from repair_agent.tools import DEFINITIONS
 from repair_agent.worktree import Worktree
 
 ENGINES = ("auto", "offline", "model")
-TRAJECTORY = "trajectory.jsonl"
+TRAJECTORY, STATE, REPORT = "trajectory.jsonl", "state.json", "report.json"
 
 
 @dataclass(frozen=True)
@@ -62,57 +65,38 @@ class Request:
     land: bool = True
     resume: bool = False
     replay: Path | None = None
+    asked: dict[str, Any] = field(default_factory=dict)  # the options as they were given, for --resume and --replay
 
     @property
     def place(self) -> Path:
-        return self.output / "repair" / pair_name(self.question.ref, self.question.target)
+        return place(self.output, self.question.ref, self.question.target)
 
     @property
     def state(self) -> Path:
-        return self.place / "state.json"
+        return self.place / STATE
 
 
-class Line:
-    """What is happening now, in one line: rewritten on a terminal, one after the other elsewhere."""
-
-    def __init__(self, console: Console, budget: Budget):
-        self._console, self._budget, self._last = console, budget, ""
-        self._status: Status | None = console.status("") if console.is_terminal else None
-
-    def __enter__(self) -> Line:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def now(self, text: str) -> None:
-        """A passing state of things."""
-        if self._status:
-            self._status.update(f"{text}  [dim]{self._budget.spent.text()}[/]")
-
-    def tell(self, text: str) -> None:
-        """Something that stays."""
-        if text != self._last:
-            self._console.print(text, markup=False)
-            self._last = text
-        self.now(text)
+def place(output: Path, ref: str, target: str) -> Path:
+    """The folder of a pair's records."""
+    return output / "repair" / pair_name(ref, target)
 
 
 def planned(request: Request, console: Console) -> int:
     """--dry-run: 0. Nothing is written in the user's repository, and no call is made."""
     request, files = _settled(request)
+    worktree.fitting(request.folder, files)
     tree = Worktree(request.folder, request.folder, "", "", files, request.folder)
     budget = Budget(request.limits, request.prices)
+    worst = functools.partial(budget.worst, request.api.model)
+    worst(0, 1)  # its price must be known
     if request.workflow == "repair":
         with Line(console, budget) as line:
             run = _baseline(request, tree, line)
     else:
-        run = Run({}, (), trouble="the target is a stub, which is not there yet")
+        run = Run({}, (), trouble=f"{files[0]} is not there yet: it begins as a stub, which does nothing right")
     say = functools.partial(console.print, markup=False)
-    say(f"engine      {request.engine}; limits: {budget.text()}")
+    say(f"engines     {_by_whom(request)}")
+    say(f"limits      {_limits(request.limits)}")
     say(f"may change  {', '.join(files)}")
     say(f"suite       {_words(run)}")
     waiting = groups(run)
@@ -129,12 +113,14 @@ def planned(request: Request, console: Console) -> int:
         text = prompt.whole(case, material)
         trajectory.close()
     size = bound(body(Prompt(DEFINITIONS, prompt.system_prompt(material), [first]), request.api))
-    worst = budget.worst(request.api.model, size, request.api.max_tokens)
-    say(f"first call  {request.api.model}: at most {size:,} tokens of prompt, ${worst:.4f} at worst")
-    if request.limits.dollars is not None:
-        say(f"all calls   at most ${request.limits.dollars:g}: the worst case of each is reserved before it is made")
-    console.rule("the first prompt")
-    say(text)
+    if request.engine in ("auto", "model"):
+        most = worst(size, request.api.max_tokens)
+        say(f"first call  {request.api.model}: at most {size:,} tokens of prompt, ${most:.4f} at worst")
+        if request.limits.dollars is not None:
+            say(f"all calls   ${request.limits.dollars:g} at worst: no call is made whose worst case is more than is left")
+    if request.engine != "offline":
+        console.rule("the first prompt")
+        say(text)
     return 0
 
 
@@ -143,67 +129,82 @@ def repaired(request: Request, console: Console) -> int:
 
     Raises ValueError, Unfit, Unusable or OSError before anything is changed in the user's folder.
     """
-    point = loop.load(request.state) if request.resume else None
-    if point is not None:
-        request = replace(request, question=point.question, files=point.tree.files, workflow=point.workflow)
-    request, files = _settled(request)
-    events = journal.read(request.place / TRAJECTORY) if request.resume else []
-    budget = _budget(request, events)
-    model = _model(request, console)
-    request.place.mkdir(parents=True, exist_ok=True)
-    if point is None:
-        tree = _opened(request, files, console)
-        (request.place / TRAJECTORY).unlink(missing_ok=True)
-    else:
-        tree = worktree.reopen(request.folder, files, point.tree.branch)
-    trajectory = Journal(request.place / TRAJECTORY)
-    try:
-        with Line(console, budget) as line:
-            frozen = guard.frozen(request.question, tree, request.imports)
-            if stray := extent.astray(request.question, tree.root):
-                raise worktree.Unfit(f"Python takes {stray[0]}, not the worktree's copy: run in the folder it is in")
-            if point is None:
-                asked = dataclasses.asdict(request.question)
-                trajectory.write("begin", question=asked, engine=request.engine, base=tree.base, branch=tree.branch)
-                run = _baseline(request, tree, line)
-                point = loop.Checkpoint(request.question, tree, run, run, workflow=request.workflow)
-            else:
-                point = replace(point, tree=tree)
-                trajectory.write("resume", branch=tree.branch)
-            line.tell(f"baseline: {_words(point.run)}")
-            point.save(request.state)
-            plan = loop.Plan(
-                engines=_engines(request, tree, model, frozen),
-                frozen=frozen,
-                budget=budget,
-                journal=trajectory,
-                keep=lambda kept: kept.save(request.state),
-                tell=line.tell,
-                now=line.now,
-                tries=request.limits.tries,
-            )
-            try:
-                point, ended = loop.repaired(plan, point)
-                code = 0 if point.proven else 1
-            except KeyboardInterrupt:
-                point, ended, code = loop.load(request.state), "interrupted", 130
-            except Unusable as error:
-                worktree.revert(tree)
-                point, ended, code = loop.load(request.state), f"the model cannot be used: {error}", 1
-        _finished(request, point, tree, budget, ended, console)
-        trajectory.write("end", proven=point.proven, why=ended, budget=budget.as_json())
+    with _alone(request.place):
+        point = loop.load(request.state) if request.resume else None
+        if point is not None:
+            request = replace(request, question=point.question, files=point.tree.files, workflow=point.workflow)
+        request, files = _settled(request)
+        events = journal.read(request.place / TRAJECTORY) if request.resume else []
+        budget = _budget(request, events)
+        model = _model(request, console)
+        if point is None:
+            tree = _opened(request, files, console)
+            begun = False
+        else:
+            tree = worktree.reopen(request.folder, files, point.tree.branch)
+            point, begun = _to_go_on(replace(point, tree=tree)), True
+        try:
+            _records(request)
+            trajectory = Journal(request.place / TRAJECTORY)
+            with contextlib.closing(trajectory), Line(console, budget) as line:
+                frozen = guard.frozen(request.question, tree, request.imports)
+                if stray := extent.astray(request.question, tree.root):
+                    raise worktree.Unfit(
+                        f"Python takes {stray[0]}, not the worktree's copy: run in the folder it is in"
+                    )
+                if point is None:
+                    point = _begun(request, tree, trajectory, line)
+                else:
+                    trajectory.write("resume", branch=tree.branch, budget=budget.as_json())
+                engines = _engines(request, tree, model, frozen)
+                point.save(request.state)
+                begun = True
+                code, point, ended = _looped(request, point, engines, frozen, budget, trajectory, line)
+                told = _finished(request, point, budget, ended)
+                trajectory.write("end", proven=point.proven, why=ended, budget=budget.as_json())
+        except BaseException:
+            if not begun:  # there is nothing to go on from
+                with contextlib.suppress(worktree.Unfit):
+                    worktree.remove(tree, branch=True)
+            raise
+        report.show(told, console)
         return code
-    finally:
-        trajectory.close()
 
 
-def _finished(
-    request: Request, point: loop.Checkpoint, tree: Worktree, budget: Budget, ended: str, console: Console
-) -> None:
-    """Lands what is proven, writes report.json, shows it."""
+def _looped(
+    request: Request,
+    point: loop.Checkpoint,
+    engines: tuple[Engine, ...],
+    frozen: Frozen,
+    budget: Budget,
+    trajectory: Journal,
+    line: Line,
+) -> tuple[int, loop.Checkpoint, str]:
+    """(exit code, the last checkpoint, why it ended)."""
+
+    def keep(kept: loop.Checkpoint) -> None:
+        kept.save(request.state)
+        line.stand = report.stand(kept.run)
+
+    line.stand = report.stand(point.run)
+    line.tell(f"the suite: {_words(point.run)}")
+    plan = loop.Plan(engines, frozen, budget, trajectory, keep, line.tell, line.now, request.limits.tries)
+    try:
+        point, ended = loop.repaired(plan, point)
+        return int(not point.proven), point, ended
+    except KeyboardInterrupt:
+        return 130, loop.load(request.state), "interrupted"
+    except Unusable as error:
+        worktree.revert(point.tree)
+        return 1, loop.load(request.state), f"the model cannot be used: {error}"
+
+
+def _finished(request: Request, point: loop.Checkpoint, budget: Budget, ended: str) -> dict[str, Any]:
+    """Lands what is proven and writes report.json; what it tells."""
+    tree = point.tree
     diff = worktree.diff(tree)
-    if not diff:
-        landed = "nothing was changed"
+    if point.proven and not diff:
+        landed = "nothing had to be changed"
         worktree.remove(tree, branch=True)
     elif point.proven and request.land:
         landing = worktree.land(tree)
@@ -213,11 +214,11 @@ def _finished(
     elif point.proven:
         landed = f"the result is on branch {tree.branch}: git cherry-pick {tree.base[:12]}..{tree.branch}"
     else:
-        landed = report.by_hand(point)
-    told = report.document(point, budget, ended, diff, landed)
-    (request.place / "report.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    report.show(told, console)
-    console.print(f"report {os.path.relpath(request.place / 'report.json')}", markup=False)
+        landed = report.by_hand(point, request.asked.get("output"))
+    path = request.place / REPORT
+    told = report.document(point, budget, ended, diff, landed, os.path.relpath(path))
+    path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    return told
 
 
 # -- what a run needs ------------------------------------------------------------------------------------------------
@@ -234,36 +235,111 @@ def _settled(request: Request) -> tuple[Request, tuple[str, ...]]:
     return replace(request, question=replace(question, search=search)), tuple(files)
 
 
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Raises Unfit while another process works on the same pair: it would take back what this one edits."""
+    folder = Path(tempfile.gettempdir()) / f"envequiv-repair-{os.getuid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(str(place).encode()).hexdigest()[:12]
+    with (folder / f"{name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise worktree.Unfit(
+                f"another envequiv-repair works on this pair ({place}): wait for it or end it"
+            ) from None
+        yield
+
+
 def _opened(request: Request, files: tuple[str, ...], console: Console) -> Worktree:
     question = request.question
+    _forgotten(request)
     tree = worktree.open_worktree(request.folder, files, pair_name(question.ref, question.target))
     if tree.taken:
-        console.print(f"taken along, as it is not committed: {', '.join(tree.taken[:5])}", markup=False)
-    if request.workflow != "repair":
-        path = tree.root / files[0]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(stub.source(question.ref, stub.interface(question.ref, tree.root)), encoding="utf-8")
-        worktree.commit(tree, f"A stub of {question.target}")
+        more = f" and {len(tree.taken) - 5} more" if len(tree.taken) > 5 else ""
+        console.print(f"taken along, as it is not committed: {', '.join(tree.taken[:5])}{more}", markup=False)
+    try:
+        if request.workflow != "repair":
+            path = tree.root / files[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(stub.source(question.ref, stub.interface(question.ref, tree.root)), encoding="utf-8")
+            worktree.commit(tree, f"A stub of {question.target}")
+    except BaseException:
+        worktree.remove(tree, branch=True)
+        raise
     return tree
+
+
+def _forgotten(request: Request) -> None:
+    """Takes the worktree of an earlier repair of the pair away if it holds no step: nobody would go on from it."""
+    with contextlib.suppress(ValueError, worktree.Unfit, OSError):
+        before = loop.load(request.state)
+        if not any(step.accepted for step in before.steps) and before.tree.origin == request.folder.resolve():
+            worktree.remove(before.tree, branch=True)
+
+
+def _records(request: Request) -> None:
+    """The pair's folder; what an earlier repair wrote down is kept under another name."""
+    request.place.mkdir(parents=True, exist_ok=True)
+    ignore = request.output / "repair" / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+    before = request.place / TRAJECTORY
+    if not request.resume and before.exists():
+        number = 1 + sum(1 for _ in request.place.glob("trajectory-*.jsonl"))
+        before.rename(request.place / f"trajectory-{number}.jsonl")
+    if not request.resume:
+        request.state.unlink(missing_ok=True)
+
+
+def _begun(request: Request, tree: Worktree, trajectory: Journal, line: Line) -> loop.Checkpoint:
+    question = dataclasses.asdict(request.question)
+    trajectory.write("begin", question=question, asked=request.asked, base=tree.base, branch=tree.branch)
+    run = _baseline(request, tree, line)
+    return loop.Checkpoint(request.question, tree, run, run, workflow=request.workflow, asked=request.asked)
+
+
+def _to_go_on(point: loop.Checkpoint) -> loop.Checkpoint:
+    """Where every group was given up, all are tried again: another engine or more tries may have been asked for."""
+    stuck = all(group.key in point.given_up for group in groups(point.run))
+    return replace(point, given_up=()) if stuck else point
 
 
 def _baseline(request: Request, tree: Worktree, line: Line) -> Run:
     """What the suite says of the target as it is: the report that was given if it is about these very files."""
     if request.report is not None:
         run = suite.read(request.report, request.question, request.folder)
-        if _same_files(run, request.question):
+        stale = _stale(run, request.question)
+        if not stale:
             return run
-        line.tell(f"{request.report} is about other files than these: the suite is run")
-    line.tell("the suite runs on the target as it is")
+        line.tell(f"{request.report} {stale}: the suite is run")
+    else:
+        line.tell("the suite runs on the target as it is")
     return suite.judged(request.question, tree.root, tell=line.now)
 
 
-def _same_files(run: Run, question: Question) -> bool:
-    told = run.contents.get("target")
+def _stale(run: Run, question: Question) -> str:
+    """Why a report does not say what the suite would now, or ""."""
+    settings = run.settings
+    if [settings.get(name) for name in ("profile", "seed", "contract")] != [
+        question.profile,
+        question.seed,
+        question.contract,
+    ]:
+        return "is of another profile, seed or contract"
+    if any(finding.word == "MISSING" for finding in run.findings.values()):
+        return "does not hold every check"
+    if set(settings.get("levels") or suite.LEVELS) != set(suite.LEVELS) and not question.options:
+        return f"holds {', '.join(settings['levels'])} only"
+    named = run.contents.get("contract")
     try:
-        return isinstance(told, Mapping) and told.get("sha256") == contents.package_hash(question.target)
-    except (OpenError, OSError):
-        return False
+        now = [contents.package_hash(name) for name in (question.ref, question.target)]
+        old = [run.contents.get("ref"), run.contents.get("target")]
+        if isinstance(named, dict) and named["sha256"] != contents.of_text(Path(named["path"]).read_text("utf-8")):
+            return "is about another contract"
+    except (OpenError, OSError) as error:
+        return f"cannot be compared with the files ({error})"
+    return "" if now == old else "is about other files than these"
 
 
 def _budget(request: Request, events: list[dict[str, Any]]) -> Budget:
@@ -275,7 +351,7 @@ def _budget(request: Request, events: list[dict[str, Any]]) -> Budget:
 
 
 def _model(request: Request, console: Console) -> Model | None:
-    """Raises Unusable where the model was asked for by name and there is no key."""
+    """Raises Unusable where nothing else could be used and there is no key."""
     if request.replay is not None:
         return Recorded(journal.read(request.replay), None if request.api == Options() else request.api)
     if request.engine in ("offline", "command"):
@@ -284,10 +360,24 @@ def _model(request: Request, console: Console) -> Model | None:
     try:
         return Live(request.api)
     except Unusable as error:
-        if request.engine == "model":
+        if request.engine == "model" or request.workflow != "repair":
             raise
         console.print(f"only the offline engine is used: {error}", markup=False)
         return None
+
+
+def _by_whom(request: Request) -> str:
+    if request.engine == "command":
+        return str(request.command)
+    offline = "offline" if request.workflow == "repair" and request.engine in ("auto", "offline") else ""
+    model = request.api.model if request.engine in ("auto", "model") else ""
+    return ", then ".join(filter(None, (offline, model)))
+
+
+def _limits(limits: Limits) -> str:
+    money = "" if limits.dollars is None else f"${limits.dollars:g}"
+    others = [f"{getattr(limits, n):g} {n}" for n in ("seconds", "calls", "tokens") if getattr(limits, n) is not None]
+    return ", ".join(filter(None, (money, *others, f"{limits.tries} tries of an engine at a group")))
 
 
 def _engines(request: Request, tree: Worktree, model: Model | None, frozen: Frozen) -> tuple[Engine, ...]:

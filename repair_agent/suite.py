@@ -85,6 +85,7 @@ class Run:
     exit: int = 0
     seconds: float = 0.0
     trouble: str = ""  # why there is no report, or only half of one
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # what the run was asked to do, as it told
 
     @property
     def green(self) -> bool:
@@ -343,6 +344,7 @@ def _of_report(document: Any, question: Question, folder: Path, wanted: tuple[st
         flow = pair["describe"].get("dataflow") or {}
         order, describe, contents = tuple(flow.get("order", ())), dict(pair["describe"]), dict(pair["contents"])
         exit_code = int(document.get("exitcode", 0))
+        settings = dict(pair.get("settings") or {})
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"is not as docs/report.schema.json says it is ({type(error).__name__}: {error})") from error
     for check in expected:
@@ -350,7 +352,9 @@ def _of_report(document: Any, question: Question, folder: Path, wanted: tuple[st
             findings[check] = _missing(prefix, check)
     trouble = _collection(document)
     ordered = {check: findings.pop(check) for check in expected if check in findings} | findings
-    return Run(ordered, expected, order, describe, contents, exit_code, float(document.get("duration") or 0), trouble)
+    return Run(
+        ordered, expected, order, describe, contents, exit_code, float(document.get("duration") or 0), trouble, settings
+    )
 
 
 def _pair(document: Any, question: Question) -> dict[str, Any]:

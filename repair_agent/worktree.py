@@ -89,6 +89,12 @@ def open_worktree(folder: Path, files: Sequence[str], name: str, place: Path | N
     return Worktree(at / folder.relative_to(top), at, branch, base, tuple(files), folder, head, tuple(changed))
 
 
+def fitting(folder: Path, files: Sequence[str]) -> None:
+    """Nothing, where a worktree could be opened. Raises Unfit."""
+    top, _ = _repository(folder.resolve())
+    _sensible(folder.resolve(), top, files)
+
+
 def reopen(folder: Path, files: Sequence[str], branch: str, place: Path | None = None) -> Worktree:
     """The worktree of an earlier run, at its last accepted step. Raises Unfit if it or its branch is gone."""
     folder = folder.resolve()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import toy_judge
+from messages_server import Server
 
-from repair_agent import guard
+from repair_agent import cli, guard, journal
 
 
 class Repository:
@@ -56,3 +60,82 @@ def repository(tmp_path, monkeypatch) -> Repository:
     made.write(port__init="", port__env="GRAVITY = 3.7\n", other="x = 1\n")
     made.commit()
     return made
+
+
+class Workshop:
+    """A repository with a reference, a port, and the whole program with a suite that takes milliseconds."""
+
+    PAIR = ("ref=reference:Car", "target=port")
+
+    def __init__(self, repository: Repository, capsys):
+        self.repository, self.top, self._capsys = repository, repository.top, capsys
+        self.servers: list[Server] = []
+        self.said = ""  # what the last run printed, on both streams
+
+    def begin(self, port: str) -> None:
+        """The port as it is found."""
+        self.repository.write(port=port)
+        self.repository.commit("a port")
+
+    def server(self, script, **options) -> Server:
+        self.servers.append(Server(script, **options).__enter__())
+        return self.servers[-1]
+
+    def run(self, *words: str, pair: tuple[str, ...] = PAIR) -> int:
+        self._capsys.readouterr()
+        code = cli.main([*pair, *words])
+        out = self._capsys.readouterr()
+        self.said = out.out + out.err
+        return code
+
+    def mend(self, script, *words: str) -> int:
+        """By a scripted model."""
+        return self.run("--engine", "model", "--base-url", self.server(script).url, *words)
+
+    def started(self, *words: str, **more) -> subprocess.Popen:
+        """The program in a process of its own."""
+        argv = [sys.executable, toy_judge.__file__, *self.PAIR, *words]
+        return subprocess.Popen(argv, cwd=self.top, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+
+    @property
+    def port(self) -> str:
+        return (self.top / "port.py").read_text()
+
+    @property
+    def place(self) -> Path:
+        (found,) = (self.top / ".envequiv" / "repair").glob("*/")
+        return found
+
+    @property
+    def report(self) -> dict:
+        return json.loads((self.place / "report.json").read_text())
+
+    def events(self, kind: str) -> list[dict]:
+        return [event for event in journal.read(self.place / "trajectory.jsonl") if event["kind"] == kind]
+
+    @property
+    def branches(self) -> list[str]:
+        return self.repository.git("branch", "--format=%(refname:short)", "--list", "envequiv-repair/*").split()
+
+    @property
+    def status(self) -> str:
+        """What git sees of the user's files, the program's own records aside."""
+        return self.repository.git("status", "--porcelain", "--", ".", ":(exclude).envequiv")
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch, capsys, checkout_at_rest):
+    made = Repository(tmp_path / "user")
+    made.write(reference=toy_judge.REFERENCE, port=toy_judge.PORT)
+    made.commit()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(made.top)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    toy_judge.install(monkeypatch.setattr)
+    shop = Workshop(made, capsys)
+    yield shop
+    for server in shop.servers:
+        server.__exit__()
+        assert not server.problems
