@@ -1,6 +1,7 @@
 """What the verifier catches, on the five Gymnasium/gymnax pairs of classic control, by mutants of the gymnax side.
 
-    python benchmarks/power.py [--sample N] [--seed S] [--profile quick] [--workers W] [--output DIR] [NAME ...]
+    python benchmarks/power.py [--sample N] [--seed S] [--profile quick] [--workers W] [--timeout T]
+                               [--output DIR] [NAME ...]
 
 MountainCarContinuous is measured on a copy of gymnax's file, made in a temporary folder, in which the wall bug is
 mended; the others on gymnax as it is installed. What survives ``quick`` and is detectable is judged again with
@@ -45,7 +46,7 @@ def mended(folder: str) -> str:
 def measured(name: str, target: str, options: argparse.Namespace) -> list[str]:
     """One pair: its row of the table."""
     settings = Settings(f"gymnasium:{name}", target, profile=options.profile, seed=options.seed, output=options.output)
-    plan = run.Plan(settings, workers=options.workers, every=options.every)
+    plan = run.Plan(settings, workers=options.workers, every=options.every, timeout=options.timeout)
     running, idle = run.listed(plan)
     chosen = running
     if options.sample and options.sample < len(running):
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--every", type=int, default=4, help="each Nth mutant is asked at all levels")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a mutant counts as hung")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--output", default=".envequiv")
     options = parser.parse_args()
