@@ -19,7 +19,7 @@ from pytest_envequiv.power.mutants import mutants
 from pytest_envequiv.power.syntax import Code, Edit, callee, number
 from repair_agent.mining import Mined, Words, bare, similar, translated
 
-BLAMED, UNBLAMED = 0.35, 5.0  # what one place further down the list of blamed lines costs; what a line not on it does
+BLAMED, UNBLAMED = 0.3, 4.0  # what one place further down the list of blamed lines costs; what a line not on it does
 MOST_TERMS = 24  # parts of the reference's expression that are put back
 MOST_NUMBERS = 40  # numbers of the reference that are tried in the place of another
 # What an edit of a kind costs, by how seldom it mends something. Ties are broken by the size of the edit.
@@ -28,6 +28,7 @@ COSTS = {
     "clip": 2.0, "dtype": 2.0, "axis": 1.0, "index": 1.0, "set": 1.5, "key": 1.0, "arguments": 1.2, "order": 1.2,
     "flags": 1.5, "function": 1.0, "variable": 1.0, "statement": 3.0,
 }  # fmt: skip
+OFF = 1.5  # for an operator in front of a flag that is always so
 UNLIKELY = 6.0  # a condition that is always so, a number that becomes 0
 UNARY = WRAPPERS - {"clip", "mod", "remainder", "fmod", "power", "roll", "flip", "transpose", "int", "float"}
 
@@ -67,6 +68,8 @@ def candidates(source: str, file: str, mined: Mined, blamed: Mapping[int, int]) 
             edit = Edit(mutant.kind, mutant.start, mutant.start + len(mutant.before), mutant.after, False)
             raw.append((edit, _cost(mutant.kind, mutant.after)))
     begins = [0, *(at + 1 for at, character in enumerate(source) if character == "\n")]
+    # ``x & False`` is mended by x, not by ``x | False``.
+    raw = [(e, cost + OFF * source[e.end : e.end + 7].strip().startswith(("True", "False"))) for e, cost in raw]
     priced = [(cost + _price(edit, begins, blamed), number, edit) for number, (edit, cost) in enumerate(raw)]
     spans, seen = _statements(code), set[tuple[int, str]]()
     for cost, _, edit in sorted(priced, key=lambda entry: entry[:2]):
@@ -502,14 +505,18 @@ def _terms(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
     if not _value(node, here, code):
         return
     text = code.operand(node)
-    terms = {t: 2.2 + 0.01 * n for n, t in enumerate(_reference_terms(here, mined))}
+    own = [n for n in here.values if n.rpartition(".")[2] == here.assigned]  # what is counted on from what it was
+    terms = dict.fromkeys(own, 2.0)
+    for rank, term in enumerate(_reference_terms(here, mined)):
+        terms.setdefault(term, 2.2 + 0.01 * rank)
     for rank, name in enumerate(here.values):
         terms.setdefault(name, 3.4 + 0.01 * rank)
     for rank, value in enumerate(mined.numbers[:MOST_NUMBERS]):
         terms.setdefault(_written(value), 3.4 + 0.02 * rank)
     for term, cost in terms.items():
         other = term if _atomic(term) else f"({term})"
-        for made in (f"{text} * {other}", f"{text} + {other}", f"{text} - {other}", f"{text} / {other}"):
+        total = f"{other} + {text}" if term in own else f"{text} + {other}"
+        for made in (total, f"{text} * {other}", f"{text} - {other}", f"{text} / {other}"):
             yield code.replaced("drop", node, made), cost
         yield code.replaced("drop", node, f"{other} - {text}"), cost + 0.1
         yield code.replaced("drop", node, f"{other} / {text}"), cost + 0.1

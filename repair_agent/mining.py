@@ -129,8 +129,10 @@ def _note(name: str, value: ast.expr, tests: tuple[ast.expr, ...], assigned: dic
     known = assigned.setdefault(name, [])
     # What was assigned before and is changed now: also as one expression.
     previous = next((v for v in reversed(known) if not _uses(v, name)), None)
-    if tests:
-        value = ast.IfExp(tests[-1], value, ast.Name(name, ast.Load()))
+    # What is chosen by a word ("euler") is a variant, not a condition of the state.
+    conditions = [t for t in tests if not any(isinstance(getattr(n, "value", 0), str) for n in ast.walk(t))]
+    if conditions:
+        value = ast.IfExp(conditions[-1], value, ast.Name(name, ast.Load()))
     known.append(value)
     if _uses(value, name) and previous is not None:
         known.append(_Replacing({name: previous}).visit(copy.deepcopy(value)))
@@ -180,6 +182,8 @@ class _Translator(ast.NodeTransformer):
         self.source, self.words, self.depth = source, words, depth
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.Constant) and not isinstance(node.value, (int, float)):
+            raise Untranslatable(repr(node.value))
         if isinstance(node, (ast.Lambda, ast.Starred, ast.JoinedStr, ast.Await, ast.ListComp, ast.Dict)):
             raise Untranslatable(ast.dump(node))
         return super().generic_visit(node)

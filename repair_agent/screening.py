@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from heapq import merge
 from itertools import islice
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv import counterexample
+from pytest_envequiv.backends import plain
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.judge import Judge, contract_of
@@ -40,9 +41,9 @@ from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.program import Constant, flat
 from repair_agent.candidates import Candidate, candidates
 from repair_agent.mining import Mined, mined
-from repair_agent.transitions import Misses, Saved, gather, misses
+from repair_agent.transitions import Misses, Saved, elsewhere, gather, misses
 
-SLICE = 12  # rank of a line that is not blamed, but from which something wrong is computed
+SLICE = 6  # rank of a line that is not blamed, but from which something wrong is computed
 ONE = 20.0  # seconds one candidate may take
 REOPENED = 12  # candidates that may be asked for saved transitions of their own
 TOLD = 0.3  # seconds between two signs of life
@@ -168,8 +169,6 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
     place = folder / "saved.pickle"
     ref = None
     if part:
-        with suppress(Exception):
-            open_backend(job.target, options)  # meanwhile
         end = time.monotonic() + job.seconds
         while not place.exists():
             if time.monotonic() > end or (folder / "part-0.over").exists():
@@ -180,7 +179,7 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
         ref = remembering(job.ref, dict(contract_of(job.settings).ref_options))
         case: Case | None
         try:
-            target = open_backend(job.target, options)
+            target = open_backend(job.target, options, ref.spec)
         except Exception as error:
             case = Case(Saved(ref.spec, (), f"the target does not open: {error}"))
         else:
@@ -247,7 +246,7 @@ def _ranked(job: Job, case: Case, texts: dict[str, str], source: Mined, options:
     for rank, (file, line) in enumerate(job.blamed):
         blamed[file].setdefault(line, rank)
     with suppress(Exception):  # a target that cannot be traced has no slice
-        for file, line in _slice(open_backend(job.target, options), case):
+        for file, line in _slice(open_backend(job.target, options, case.saved.spec), case):
             if file in blamed:
                 blamed[file].setdefault(line, SLICE)
     if not any(blamed.values()):
@@ -293,9 +292,12 @@ class _Screen:
     def passes(self, candidate: Candidate, text: str) -> bool | None:
         """Whether nothing at all is missed any more (True), only what is wanted is not (False); None if it fails."""
         try:
-            with _limited(ONE), loading.loaded(self.job.target, self.options, candidate.file, text) as backend:
+            with _limited(ONE), self._loaded(candidate.file, text) as backend:
                 clean = mended(self.case, misses(self.case.saved, backend))
                 if clean is None:
+                    return None
+                looked_at = [*self.case.before] if clean else self.case.wanted
+                if elsewhere(self.case.saved, backend, looked_at):
                     return None
                 if self.case.saved.trouble:
                     return self._asked_anew(candidate, backend)
@@ -305,6 +307,12 @@ class _Screen:
         except (Exception, SystemExit):  # whatever a candidate does while it is loaded and traced
             return None
 
+    @contextmanager
+    def _loaded(self, file: str, text: str) -> Iterator[Any]:
+        unplayed = plain.unplayed() if self.case.saved.asked and not self.case.saved.anew else nullcontext()
+        with unplayed, loading.loaded(self.job.target, self.options, file, text, self.case.saved.spec) as backend:
+            yield backend
+
     def _asked_anew(self, candidate: Candidate, backend: Any) -> bool | None:
         """More may be known of the reference with this candidate as the target than with the target as it is."""
         if self.left <= 0:
@@ -313,12 +321,11 @@ class _Screen:
         saved = _opened(self.job, self.ref, backend)
         now = misses(saved, backend)
         if not saved.trouble:
-            with suppress(Exception):  # as it is, the target may not even be traced
-                original = self.texts[candidate.file]
-                with loading.loaded(self.job.target, self.options, candidate.file, original) as target:
-                    self.case = _held(self.job, saved, target)
+            original = self._loaded(candidate.file, self.texts[candidate.file])
+            with suppress(Exception), original as target:  # as it is, the target may not even be traced
+                self.case = _held(self.job, saved, target)
         if not any(rows.any() for rows in now.values()):
-            return True
+            return None if elsewhere(saved, backend, now) else True
         return mended(self.case, now) if not saved.trouble and self.case.before.keys() == now.keys() else None
 
     def _checked(self, backend: Any) -> bool | None:

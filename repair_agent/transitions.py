@@ -6,7 +6,7 @@ a candidate's draws take them by kind, size and bounds, so that its randomness n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -27,8 +27,11 @@ from pytest_envequiv.whitebox.jaxprs import Traced
 from pytest_envequiv.whitebox.program import Constant, Op, Program, flat, read
 
 SOURCES = ("replay", "play", "boundary", "pairs", "limit")
-ROWS, RESETS = 640, 128  # of the rows there are, those that are kept
+ROWS, RESETS = 768, 128  # of the rows there are, those that are kept
 MOST = 6_000  # rows the reference is asked about before some are chosen
+
+GROSS = 100  # times the tolerance: an error that no calibration would explain
+FEW = 4  # rows of all that were asked, which may be missed grossly: thresholds that flip
 
 Misses = dict[str, np.ndarray]  # "step.<output>", "reset.<output>", "draws.<what>", "spec.<what>" -> bool (rows,)
 
@@ -73,11 +76,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Saved:
-    """All that is known of the reference. ``trouble``: why there are no rows, or fewer than there might be."""
+    """All that is known of the reference. ``trouble``: why there are no rows, or fewer than there might be;
+    ``anew``: the target's step begins a new episode by itself where one ends; ``wide``: all steps that were asked, not
+    only those that were chosen, with tolerances that were not calibrated."""
 
     spec: Spec
     asked: tuple[Asked, ...]
     trouble: str = ""
+    anew: bool = False
+    wide: Asked | None = None
 
     @property
     def fields(self) -> dict[str, str]:
@@ -93,7 +100,9 @@ def gather(bench: Bench) -> Saved:
     if pair.blocked is not None:
         return Saved(spec, (), pair.blocked)
     trouble = "" if pair.injectable() else f"states cannot be injected: {pair.map.said or 'no map'}"
-    return Saved(spec, tuple(a for a in (_steps(bench), _resets(pair)) if a is not None), trouble)
+    steps, wide = _steps(bench)
+    asked = tuple(a for a in (steps, _resets(pair)) if a is not None)
+    return Saved(spec, asked, trouble, pair.target.spec.conventions.get("step") == "auto-reset", wide)
 
 
 def misses(saved: Saved, backend: Any) -> Misses:
@@ -104,10 +113,19 @@ def misses(saved: Saved, backend: Any) -> Misses:
     return found | declared(saved.spec, backend)
 
 
+def elsewhere(saved: Saved, backend: Any, names: Container[str]) -> bool:
+    """Whether of all steps that were asked more than a few are missed grossly. ``names``: what is looked at."""
+    if saved.wide is None:
+        return False
+    found = _answered(saved.wide, backend, GROSS)
+    return any(name in names and int(rows.sum()) > max(FEW, len(rows) // 500) for name, rows in found.items())
+
+
 # -- asking the reference --------------------------------------------------------------------------------------------
 
 
-def _steps(bench: Bench) -> Asked | None:
+def _steps(bench: Bench) -> tuple[Asked | None, Asked | None]:
+    """(the steps that were chosen, all)"""
     pair = bench.pair
     parts = []
     for source in SOURCES:
@@ -116,7 +134,7 @@ def _steps(bench: Bench) -> Asked | None:
             if rows is not None and len(rows):
                 parts.append(rows)
     if not parts:
-        return None
+        return None, None
     share = max(1, MOST // len(parts))
     rows = Rows.join([part.take(_spread(np.arange(len(part)), share)) for part in parts])
     ours = pair.ref.step(rows.state, rows.action, rows.seeds)
@@ -125,7 +143,7 @@ def _steps(bench: Bench) -> Asked | None:
     asked = _asked(pair, "step", given | {"seed": rows.seeds}, rows.clock, ours, list(pair.fields))
     wrong = _answered(asked, pair.target.backend) if len(asked) else {}
     kept = _chosen(asked, {name: miss for name, miss in wrong.items() if len(miss) == len(asked)})
-    return _calibrated(pair, asked.take(kept), rows.take(kept), ours.take(kept))
+    return _calibrated(pair, asked.take(kept), rows.take(kept), ours.take(kept)), asked
 
 
 def _resets(pair: Pair) -> Asked | None:
@@ -162,7 +180,7 @@ def _floor(pair: Pair, field: Field, expected: np.ndarray) -> np.ndarray:
 
 def _calibrated(pair: Pair, asked: Asked, rows: Rows, ours: Outcome) -> Asked:
     """The tolerances the checks would have, had all these rows differed; thresholds that flip decide nothing."""
-    found = calibrate(pair, rows, ours, np.arange(len(rows)))
+    found = calibrate(pair, rows, ours, np.arange(len(rows)), hasty=True)
     if found is None:
         return asked
     tolerance, counts = dict(asked.tolerance), dict(asked.counts)
@@ -176,20 +194,34 @@ def _calibrated(pair: Pair, asked: Asked, rows: Rows, ours: Outcome) -> Asked:
 
 
 def _chosen(asked: Asked, wrong: Misses) -> np.ndarray:
-    """int[ROWS]: rows in which each output is missed, rows in which something rare is expected, and others."""
-    total = len(asked)
-    missed = [np.flatnonzero(miss) for miss in wrong.values() if miss.any()]
-    kept = [_spread(rows, max(24, ROWS // 2 // len(missed))) for rows in missed]
-    rare = np.zeros(total, bool)
-    for value in asked.expected.values():
-        if value.dtype.kind != "f":
-            rare |= (value != np.median(value.astype(float), 0)).any(1)
-    left = np.setdiff1d(np.arange(total), np.concatenate(kept) if kept else [])
-    room = ROWS - sum(map(len, kept))
-    unusual = _spread(left[rare[left]], max(room // 2, 0))
-    usual = _spread(left[~rare[left]], max(room - len(unusual), 0))
+    """int[ROWS]: rows in which each output is missed, and others; of both, half from where something rare is
+    expected, so that a rare branch is there to be told from the common one."""
+    rare, missed = _rare(asked), [miss for miss in wrong.values() if miss.any()]
+    kept: list[np.ndarray] = []
+
+    def keep(among: np.ndarray, most: int) -> None:
+        unusual = _spread(np.flatnonzero(among & rare), most // 2)
+        kept.extend((unusual, _spread(np.flatnonzero(among & ~rare), most - len(unusual))))
+
+    for miss in missed:
+        keep(miss, max(24, ROWS // 2 // len(missed)))
+    left = np.ones(len(asked), bool)
+    left[np.concatenate(kept) if kept else []] = False
+    keep(left, max(ROWS - sum(map(len, kept)), 0))
     # Always as many: a batch of another size would be another shape to compile for.
-    return np.resize(np.unique(np.concatenate([*kept, unusual, usual]).astype(int)), ROWS)
+    return np.resize(np.unique(np.concatenate(kept).astype(int)), ROWS)
+
+
+def _rare(asked: Asked) -> np.ndarray:
+    """bool (B,): rows where a flag is not what it mostly is, or a number is one that comes again and again, though not
+    mostly: the end of a clip, a wall."""
+    rare = np.zeros(len(asked), bool)
+    for value in asked.expected.values():
+        for column in value.T[:32]:
+            _, which, counts = np.unique(column, return_inverse=True, return_counts=True)
+            often = counts[which.ravel()]
+            rare |= (often < len(asked) / 4) & (often > (3 if value.dtype.kind == "f" else 0))
+    return rare
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:
@@ -205,7 +237,7 @@ def _taken(draw: Draw, rows: np.ndarray) -> Draw:
 # -- asking a candidate ----------------------------------------------------------------------------------------------
 
 
-def _answered(asked: Asked, backend: Any) -> Misses:
+def _answered(asked: Asked, backend: Any, ratio: float = 1.0) -> Misses:
     traced = backend.traced(asked.what, len(asked))
     program = flat(traced.closed)
     values, strange = _run(program, traced, asked)
@@ -213,7 +245,7 @@ def _answered(asked: Asked, backend: Any) -> Misses:
     outputs = dict(zip(traced.outputs, program.outputs, strict=True))
     for name, expected in asked.expected.items():
         actual = _value(values, outputs, name, len(expected))
-        found[f"{asked.what}.{name}"] = _missed(asked, name, actual)
+        found[f"{asked.what}.{name}"] = _missed(asked, name, actual, ratio)
     return found
 
 
@@ -227,8 +259,8 @@ def _value(values: Mapping[int, Any], outputs: Mapping[str, Any], name: str, row
     return np.broadcast_to(value, (rows, *value.shape[1:])) if value.ndim and len(value) in (1, rows) else None
 
 
-def _missed(asked: Asked, name: str, actual: np.ndarray | None) -> np.ndarray:
-    """bool (B,). A value of another shape is missed everywhere."""
+def _missed(asked: Asked, name: str, actual: np.ndarray | None, ratio: float) -> np.ndarray:
+    """bool (B,): errors of more than so many tolerances. A value of another shape is missed everywhere."""
     expected = asked.expected[name]
     every = np.ones(len(expected), bool)
     if actual is None or actual.size != expected.size or actual.shape[1:] != asked.shapes.get(name, actual.shape[1:]):
@@ -237,7 +269,7 @@ def _missed(asked: Asked, name: str, actual: np.ndarray | None) -> np.ndarray:
     with np.errstate(all="ignore"):
         error = np.abs(actual.astype(float) - expected.astype(float))
         same = (actual == expected) | ((actual != actual) & (expected != expected))
-        wrong = ~same & ~(error <= asked.tolerance[name])
+        wrong = ~same & ~(error <= ratio * asked.tolerance[name])
     return np.asarray(wrong.any(1) & asked.counts[name])
 
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -98,9 +100,23 @@ def _opened(port: Port, in_jax: bool) -> Backend:
     )
 
 
+_playing = ContextVar("playing", default=True)
+
+
+@contextmanager
+def unplayed() -> Iterator[None]:
+    """Inside the block nothing is played when it is opened, and so nothing is compiled: for someone who opens many
+    variants of a target of which it is known that its step does not begin episodes by itself."""
+    token = _playing.set(False)
+    try:
+        yield
+    finally:
+        _playing.reset(token)
+
+
 def _watched(backend: JaxBackend | ObjectBackend) -> Backend:
     """The backend, which says so if its step begins a new episode by itself where one ends."""
-    if _begins_anew(backend):
+    if _playing.get() and _begins_anew(backend):
         style = {"auto_reset": "same-step", "step": "auto-reset"}
         backend.spec = dataclasses.replace(backend.spec, conventions={**backend.spec.conventions, **style})
     return backend

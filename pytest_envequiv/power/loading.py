@@ -22,14 +22,17 @@ import jax
 
 from pytest_envequiv.backends.functional import JaxBackend
 from pytest_envequiv.backends.opening import open_backend
-from pytest_envequiv.backends.protocol import Backend
+from pytest_envequiv.backends.protocol import Backend, Spec
 from pytest_envequiv.errors import OpenError
 from pytest_envequiv.whitebox.jaxprs import site, walk
 
 
 @contextmanager
-def loaded(name: str, options: dict[str, Any] | None, file: str, source: str) -> Iterator[Backend]:
-    """The backend of ``name`` in which the module of ``file`` was imported from ``source``.
+def loaded(
+    name: str, options: dict[str, Any] | None, file: str, source: str, like: Spec | None = None
+) -> Iterator[Backend]:
+    """The backend of ``name`` in which the module of ``file`` was imported from ``source``. ``like``: the reference's
+    spec, which says what the target does not.
 
     Inside the block the edited modules are the ones in ``sys.modules`` (what is traced late may still import);
     afterwards the original ones are, whatever happened. Raises what importing and opening raise; OpenError if the
@@ -37,7 +40,7 @@ def loaded(name: str, options: dict[str, Any] | None, file: str, source: str) ->
     """
     edited = _module_of(file)
     if edited is None:  # not imported yet: the original has to be there first, to be put back
-        open_backend(name, options)
+        open_backend(name, options, like)
         edited = _module_of(file)
     if edited is None:
         raise OpenError(f"{name}: does not use {os.path.basename(file)}")
@@ -53,7 +56,7 @@ def loaded(name: str, options: dict[str, Any] | None, file: str, source: str) ->
     sys.meta_path.insert(0, finder)
     linecache.cache[path] = (len(source), None, source.splitlines(True), path)
     try:
-        yield open_backend(name, options)
+        yield open_backend(name, options, like)
     finally:
         sys.meta_path.remove(finder)
         _restore(packages, before, bound)

@@ -1,0 +1,150 @@
+"""Transitions that were saved once, and what candidates are found to miss of them."""
+
+from __future__ import annotations
+
+import os
+
+import cars
+import numpy as np
+import pytest
+
+from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.bench import Bench
+from pytest_envequiv.contract import Contract
+from pytest_envequiv.pair import Pair
+from pytest_envequiv.verdict import Settings
+from repair_agent import screening
+from repair_agent.screening import Case, Job, mended
+from repair_agent.transitions import RESETS, ROWS, Saved, gather, misses
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder on Python's path with the reference."""
+    place = tmp_path_factory.mktemp("cars")
+    (place / "car_reference.py").write_text(cars.REFERENCE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(place))
+        yield place
+
+
+@pytest.fixture(scope="module")
+def port(folder):
+    """``port(right, wrong)`` opens the port with a slip, under a name of its own."""
+
+    def open_(*slips: tuple[str, str]):
+        text = cars.PORT
+        for right, wrong in slips:
+            assert right in text
+            text = text.replace(right, wrong, 1)
+        name = f"car_port_{len(list(folder.iterdir()))}"
+        (folder / f"{name}.py").write_text(text)
+        return name, open_backend(name, {}, open_backend("car_reference").spec)
+
+    return open_
+
+
+def asked(name) -> Saved:
+    return gather(Bench(Pair(Settings("car_reference", name), Contract())))
+
+
+@pytest.fixture(scope="module")
+def saved(port) -> Saved:
+    """What was saved with a target that is too strong by half."""
+    return asked(port(("* 0.004", "* 0.006"))[0])
+
+
+def missed(saved, backend) -> set[str]:
+    return {name for name, rows in misses(saved, backend).items() if rows.any()}
+
+
+def test_a_right_target_misses_nothing(saved, port):
+    assert not saved.trouble and {a.what: len(a) for a in saved.asked} == {"step": ROWS, "reset": RESETS}
+    assert missed(saved, port()[1]) == set()
+
+
+@pytest.mark.parametrize(
+    "right, wrong, expected",
+    [
+        ("* 0.004", "* 0.006", {"step.state.velocity", "step.state.position", "step.observation"}),
+        (">= 0.3", ">= 0.4", {"step.done"}),
+        ("-1.0, terminated", "-1.0 * terminated, terminated", {"step.reward"}),
+        ("-1.0, terminated", "jnp.full((1,), -1.0), terminated", {"step.reward"}),  # of another shape
+        ("maxval=-0.4", "maxval=-0.5", {"draws.reset"}),
+        ("jnp.float32(0.0)", "jnp.float32(0.01)", {"reset.state.velocity", "reset.observation"}),
+        ("[state.position, state.v", "[state.velocity, state.v", {"step.observation", "reset.observation"}),
+    ],
+)  # fmt: skip
+def test_a_wrong_target_misses_what_it_computes_wrongly(saved, port, right, wrong, expected):
+    found = missed(saved, port((right, wrong))[1])
+    assert expected <= found <= expected | {"step.done"}
+
+
+def test_an_action_space_of_another_size_is_seen_and_said(port):
+    name, backend = port(("import jax\n", "import jax\n\nnum_actions = 4\n"))
+    saved = asked(name)
+    assert saved.asked == () and "action" in saved.trouble
+    assert missed(saved, backend) == {"spec.action"}
+
+
+def case(**before) -> Case:
+    rows = {name: np.array(missed, bool) for name, missed in before.items()}
+    return Case(Saved(None, ()), rows, frozenset({"a"}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "now, expected",
+    [
+        ({"a": [0, 0], "b": [0, 0]}, True),
+        ({"a": [0, 0], "b": [0, 1]}, False),  # b was wrong before
+        ({"a": [0, 0], "b": [1, 0]}, None),  # b was right there
+        ({"a": [0, 1], "b": [0, 0]}, None),
+        ({"a": [0, 0], "c": [1, 1]}, None),  # nothing is known of c
+    ],
+)
+def test_a_candidate_mends_what_is_wanted_and_harms_nothing(now, expected):
+    rows = {name: np.array(missed, bool) for name, missed in now.items()}
+    assert mended(case(a=[1, 1], b=[0, 1]), rows) is expected
+
+
+def search(name, folder, tmp_path, line: int, check: str, field: str, until="clean"):
+    """Everything a search of one process tells, until the first edit of which ``until`` is told."""
+    path = os.path.realpath(folder / f"{name}.py")
+    blamed = ((path, line),) if line else ()
+    job = Job("car_reference", name, "quick", 0, None, (path,), blamed, (check,), (field,), seconds=100)
+    told = []
+
+    class Enough(Exception):
+        pass
+
+    def tell(kind, **values):
+        told.append({"kind": kind, **values})
+        if kind == "found" and (values["clean"] or until in values["change"]):
+            raise Enough
+
+    with pytest.raises(Enough):
+        screening.searched(job, 0, tmp_path, tell)
+    return told
+
+
+def test_a_slip_is_found_where_states_cannot_be_injected_at_first(port, folder, tmp_path):
+    """The velocity is nonsense, so that no map of the state is found: with a right candidate, it is."""
+    name, _ = port(("(action - 1) * 0.004", "(action * 0.004)"))
+    line = cars.line_of("velocity = state.velocity")
+    saved, *_, found = search(name, folder, tmp_path, line, "L2-play-observation", "observation")
+    assert "cannot be injected" in saved["why"]
+    assert found["clean"] and "action - 1" in found["text"]
+
+
+def test_two_slips_one_field_at_a_time(port, folder, tmp_path):
+    """The velocity is mended although the reward stays wrong; that is said."""
+    name, _ = port(("* 0.004", "/ 0.004"), ("-1.0, terminated", "1.0, terminated"))
+    line = cars.line_of("velocity = state.velocity")
+    found = search(name, folder, tmp_path, line, "L2-play-velocity", "velocity", until="/ -> *")[-1]
+    assert not found["clean"] and "* 0.004" in found["text"] and "seen(state), state, 1.0" in found["text"]
+
+
+def test_without_blame_the_slice_of_what_is_wrong_is_searched(port, folder, tmp_path):
+    name, _ = port((">= 0.3", ">= 0.45"))
+    found = search(name, folder, tmp_path, 0, "L2-boundary-done", "done")[-1]
+    assert found["clean"] and ">= 0.3" in found["text"]
