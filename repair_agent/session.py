@@ -117,7 +117,7 @@ def planned(request: Request, console: Console) -> int:
         most = worst(size, request.api.max_tokens)
         say(f"first call  {request.api.model}: at most {size:,} tokens of prompt, ${most:.4f} at worst")
         if request.limits.dollars is not None:
-            say(f"all calls   ${request.limits.dollars:g} at worst: no call is made whose worst case is more than is left")
+            say(f"all calls   ${request.limits.dollars:g} at worst: no call is made that could cost more than is left")
     if request.engine != "offline":
         console.rule("the first prompt")
         say(text)
