@@ -1,15 +1,17 @@
 """Patch a JAX or Rust target until every check of the suite says EQUAL, under a budget.
 
-envequiv-repair ref=gymnasium:CartPole-v1 target=my_port.pole --engine offline    no key, no cost
-envequiv-repair ref=gymnasium:CartPole-v1 target=my_port.pole --dry-run           what a model would be asked
-envequiv-repair ref=gymnasium:CartPole-v1 target=my_port.pole --dollars 2         offline first, then the model
-envequiv-repair ref=gymnasium:CartPole-v1 target=my_port.pole --resume            go on after a limit or Ctrl-C
+envequiv-repair ref=gymnasium:CartPole-v1 target=pole --engine offline   no key, no cost
+envequiv-repair ref=gymnasium:CartPole-v1 target=pole --dry-run          what a model would be asked
+envequiv-repair ref=gymnasium:CartPole-v1 target=pole --dollars 2        offline first, then the model
+envequiv-repair ref=gymnasium:CartPole-v1 target=pole --resume           go on after a limit or Ctrl-C
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -22,6 +24,7 @@ from rich.console import Console
 
 from repair_agent import journal, loop, session, stub, suite
 from repair_agent.budget import Limits
+from repair_agent.command import Command
 from repair_agent.messages import Options
 from repair_agent.model import Unusable
 from repair_agent.prices import UnknownPrice, table
@@ -226,6 +229,11 @@ def _consistent(asked: Mapping[str, Any]) -> None:
         raise ValueError("--init begins with a stub, and no small edit mends that: leave --engine offline out")
     if asked["contract"] and not Path(asked["contract"]).is_file():
         raise ValueError(f"--contract {asked['contract']}: there is no such file")
+    if asked["agent_command"]:
+        Command(asked["agent_command"])
+        program = shlex.split(asked["agent_command"])[0]
+        if shutil.which(program) is None:
+            raise ValueError(f"--agent-command: there is no program {program!r} here")
     for name in ("dollars", "seconds", "calls", "tokens", "tries", "max_tokens"):
         if asked[name] is not None and not asked[name] > 0:
             raise ValueError(f"--{name.replace('_', '-')} {asked[name]:g}: it must be more than nothing")

@@ -169,7 +169,7 @@ def _group(plan: Plan, point: Checkpoint, group: Group) -> Checkpoint:
             plan.journal.write("step", **dataclasses.asdict(step), budget=plan.budget.as_json())
             point = replace(point, steps=(*point.steps, step))
             if step.accepted and ruling is not None and ruling.run is not None:
-                plan.tell(f"{group.key}: {len(ruling.improved)} checks turned; {_count(ruling.run)}")
+                plan.tell(f"{group.key}: mended by {engine.name}; {_count(ruling.run)}")
                 point = replace(point, run=ruling.run)
                 plan.keep(point)
                 return point
@@ -187,7 +187,8 @@ def _wrong(run: Run, group: Group) -> str:
     """What the group is about, in one line."""
     found = [run.findings[check] for check in group.checks if check in run.findings]
     said = found[0].summary or found[0].word if found else run.trouble
-    follow = f"; {len(group.followers)} more follow" if group.followers else ""
+    more = len(group.followers)
+    follow = f"; {more} more follow{'s' * (more == 1)} from it" if more else ""
     return " ".join(said.split()) + follow
 
 

@@ -21,9 +21,10 @@ INDENT = 11  # columns before the texts
 
 
 def document(
-    point: Checkpoint, budget: Budget, ended: str, diff: str, landed: str, path: str = "report.json"
+    point: Checkpoint, budget: Budget, ended: str, diff: str, landed: str, path: str, go_on: str = ""
 ) -> dict[str, Any]:
-    """JSON-safe. ``groups`` holds what was done for each group of failures, in the order in which it was tried."""
+    """JSON-safe. ``groups`` holds what was done for each group of failures, in the order in which it was tried;
+    ``go_on`` the command that goes on from here, ``path`` where this is written."""
     keys = list(dict.fromkeys(s.group for s in point.steps))
     spent, limits = budget.spent, budget.limits
     return {
@@ -48,6 +49,7 @@ def document(
         "branch": point.tree.branch,
         "base": point.tree.base,
         "landed": landed,
+        "go_on": go_on,
         "diff": diff,
         "path": path,
     }
@@ -62,7 +64,7 @@ def _group(key: str, steps: list[Step]) -> dict[str, Any]:
         "turned": list(dict.fromkeys(c for s in steps for c in s.turned)),
         "commits": [s.commit for s in steps if s.commit],
         "refused": [f"{s.engine}: {s.why.rstrip('.')}: {s.ruling}" for s in steps if s.ruling and not s.accepted],
-        "gave_up": [f"{s.engine}: {s.why}" for s in steps if not s.ruling and not s.accepted],
+        "gave_up": [f"{s.engine}: {s.why.removeprefix('gave up: ')}" for s in steps if not s.ruling],
         "dollars": round(sum(s.dollars for s in steps), 6),
         "seconds": round(sum(s.seconds for s in steps), 1),
     }
@@ -113,6 +115,8 @@ def show(told: dict[str, Any], console: Console) -> None:
         ("report", told["path"]),
     ]
     _show(rows, console)
+    if told["go_on"]:  # not broken into lines: it is there to be copied
+        console.print(f"to go on   {told['go_on']}", markup=False)
     done = told["proven"]
     console.print(Text("REPAIRED" if done else "NOT REPAIRED", "bold green" if done else "bold red"), end="")
     console.print(f": {told['ended']}", markup=False)
@@ -123,8 +127,9 @@ def _lines(group: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("changed", line) for line in group["changed"]]
     rows += [("turned", _names(group["turned"]))]
     rows += [("refused", line) for line in group["refused"]]
-    rows += [("gave up", line) for line in group["gave_up"]]
-    return [*rows, ("cost", f"${group['dollars']:.4f}, {group['seconds']:.0f} s")]
+    rows += [("no edit", line) for line in group["gave_up"]]
+    money = f"${group['dollars']:.4f}" if group["dollars"] else "$0"
+    return [*rows, ("cost", f"{money}, {group['seconds']:.0f} s")]
 
 
 def _show(rows: list[tuple[str, str]], console: Console, title: str = "", word: str = "") -> None:
@@ -159,10 +164,14 @@ def _counted(words: dict[str, int]) -> str:
     return ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "nothing"
 
 
-def by_hand(point: Checkpoint, output: str | None = None) -> str:
-    """How to go on, and where the best checkpoint is."""
-    pair = f"ref={shlex.quote(point.question.ref)} target={shlex.quote(point.question.target)}"
-    where = f" --output {shlex.quote(output)}" if output else ""
+def kept(point: Checkpoint) -> str:
+    """Where the best checkpoint is."""
     accepted = sum(step.accepted for step in point.steps)
     steps = "no step was accepted" if not accepted else f"{accepted} step{'s' * (accepted > 1)}"
-    return f"{steps}, on branch {point.tree.branch}; to go on: envequiv-repair {pair}{where} --resume"
+    return f"{steps}, on branch {point.tree.branch}"
+
+
+def go_on(point: Checkpoint, output: str | None = None) -> str:
+    """What to type to go on from there."""
+    pair = f"ref={shlex.quote(point.question.ref)} target={shlex.quote(point.question.target)}"
+    return f"envequiv-repair {pair}{f' --output {shlex.quote(output)}' if output else ''} --resume"

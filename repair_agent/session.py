@@ -214,9 +214,10 @@ def _finished(request: Request, point: loop.Checkpoint, budget: Budget, ended: s
     elif point.proven:
         landed = f"the result is on branch {tree.branch}: git cherry-pick {tree.base[:12]}..{tree.branch}"
     else:
-        landed = report.by_hand(point, request.asked.get("output"))
+        landed = report.kept(point)
     path = request.place / REPORT
-    told = report.document(point, budget, ended, diff, landed, os.path.relpath(path))
+    go_on = "" if point.proven else report.go_on(point, request.asked.get("output"))
+    told = report.document(point, budget, ended, diff, landed, os.path.relpath(path), go_on)
     path.write_text(json.dumps(told, indent=1), encoding="utf-8")
     return told
 

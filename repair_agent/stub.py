@@ -6,11 +6,12 @@ The reference is looked at in a process of its own; what it declares becomes the
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
+
+from repair_agent import aside, suite
 
 WORKFLOWS = ("translate", "verify", "specification")
 
@@ -40,16 +41,14 @@ print(json.dumps({
 
 def interface(reference: str, root: Path, seconds: float = 300.0) -> dict[str, Any]:
     """What a reference declares: action, observation, fields, time limit. Raises ValueError with its own words."""
-    try:
-        told = subprocess.run(
-            [sys.executable, "-c", LOOK, reference], cwd=root, capture_output=True, text=True, timeout=seconds
-        )
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"ref={reference} did not open within {seconds:g} s") from None
-    if told.returncode:
-        last = (told.stderr.strip().splitlines() or ["it died without a word"])[-1]
+    env = aside.clean(suite.environment(suite.Question(reference, ""), root))
+    code, out, said = aside.process([sys.executable, "-c", LOOK, reference], root, env, "", seconds)
+    if code is None:
+        raise ValueError(f"ref={reference} did not open within {seconds:g} s")
+    if code:
+        last = (said.strip().splitlines() or ["it died without a word"])[-1]
         raise ValueError(f"ref={reference} does not open: {last}")
-    found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
 
 

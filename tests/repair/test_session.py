@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import toy_judge
-from messages_server import says, uses
+from conftest import Repository
+from messages_server import Server, says, uses
+from rich.console import Console
 from toy_judge import GOAL, GRAVITY, PORT, WALL, broken
 
-from repair_agent import journal, session
+from repair_agent import journal, loop, session
+from repair_agent.messages import Options
+from repair_agent.prices import table
 from repair_agent.suite import Question
 from repair_agent.tools import EDITOR
 
@@ -98,6 +104,7 @@ def replaced(text: str):
     return uses(EDITOR, command="create", path="port.py", file_text=text)
 
 
+SIGN = "state.position + velocity", "state.position - velocity"
 SPEED = "    velocity = jnp.clip(velocity, -0.07, 0.07)\n"
 WRONG = broken(GRAVITY)
 
@@ -191,14 +198,12 @@ def test_a_limit_is_never_overshot_and_the_best_checkpoint_stays(workshop, limit
     told = workshop.report
     assert told["ended"].startswith(says_) and says_ in workshop.said
     name, most = limit[0].removeprefix("--"), float(limit[1])
-    assert 0.5 * most <= told["spent"][name] <= most
+    assert 0.4 * most <= told["spent"][name] <= most
     (branch,) = workshop.branches
     mended = workshop.repository.git("show", f"{branch}:port.py")
     assert mended == broken(GOAL).strip() and workshop.port == broken(GRAVITY, GOAL)
-    assert (
-        f"1 step, on branch {branch}; to go on: envequiv-repair ref=reference:Car target=port --resume"
-        in told["landed"]
-    )
+    assert told["landed"] == f"1 step, on branch {branch}"
+    assert "\nto go on   envequiv-repair ref=reference:Car target=port --resume\n" in workshop.said
 
 
 def test_when_all_is_mended_with_the_last_call_the_last_word_is_still_spoken(workshop):
@@ -269,7 +274,7 @@ def test_interrupted_in_the_middle_it_goes_on_from_the_last_step(workshop, how):
     spent = workshop.events("call")[-1]["budget"]
     assert spent["calls"] == 3
     if how != signal.SIGKILL:
-        assert "NOT REPAIRED: interrupted" in out and f"1 step, on branch {branch}; to go on" in out
+        assert "NOT REPAIRED: interrupted" in out and f"1 step, on branch {branch}" in out and " --resume\n" in out
         assert workshop.report["spent"]["calls"] == 3
     again = workshop.server([edit(GOAL), says("goal")])
     assert workshop.run("--resume", "--base-url", again.url) == 0, workshop.said
@@ -278,6 +283,24 @@ def test_interrupted_in_the_middle_it_goes_on_from_the_last_step(workshop, how):
     subjects = workshop.repository.git("log", "--format=%s", "-2").splitlines()
     assert subjects == ["L2 terminated: goal", "L2 velocity: gravity"]
     assert [e["kind"] for e in (workshop.events("begin") + workshop.events("resume"))] == ["begin", "resume"]
+
+
+def test_interrupted_before_anything_is_known_nothing_is_left(workshop, monkeypatch):
+    workshop.begin(broken(GRAVITY))
+    monkeypatch.setattr(session.suite, "judged", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert workshop.mend([]) == 130
+    assert workshop.branches == [] and "envequiv-repair: interrupted\n" in workshop.said
+    assert not (workshop.place / "state.json").exists()
+
+
+def test_what_has_landed_is_not_gone_on_with(workshop):
+    workshop.begin(broken(GRAVITY))
+    assert workshop.mend([edit(GRAVITY), says("done")]) == 0
+    assert workshop.run("--resume") == 2
+    assert (
+        workshop.said.startswith("envequiv-repair: there is no repair on branch")
+        and "without --resume" in workshop.said
+    )
 
 
 def test_two_at_once_on_one_pair_are_refused(workshop):
@@ -289,7 +312,7 @@ def test_two_at_once_on_one_pair_are_refused(workshop):
 def test_what_is_stuck_goes_on_with_another_engine(workshop):
     workshop.begin(broken(GRAVITY))
     assert workshop.mend([uses("give_up", reason="I see nothing.")]) == 1
-    assert workshop.report["groups"][0]["gave_up"] == ["model: gave up: I see nothing."]
+    assert workshop.report["groups"][0]["gave_up"] == ["model: I see nothing."]
     server = workshop.server([edit(GRAVITY), says("now I see")])
     assert workshop.run("--resume", "--base-url", server.url) == 0
     assert workshop.port == PORT and workshop.report["groups"][0]["gave_up"]
@@ -330,3 +353,63 @@ def test_a_trajectory_is_run_again_without_server_or_key(workshop, monkeypatch, 
     workshop.begin(broken(GRAVITY, ("3 *", "4 *")))
     assert workshop.run("--replay", str(recording)) == 1
     assert "call 1 differs from the recorded one" in workshop.said and workshop.report["landed"].startswith("no step")
+
+
+# -- the offline engine, and the real suite --------------------------------------------------------------------------
+
+
+def test_the_offline_engine_mends_a_port_without_a_key(workshop, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    workshop.begin(broken(SIGN))
+    assert workshop.run("--engine", "offline") == 0, workshop.said
+    assert workshop.port == PORT and workshop.report["spent"]["calls"] == 0
+    (changed,) = workshop.report["groups"][0]["changed"]
+    assert changed.startswith("offline: port.py line 22: ") and "saved transitions agree" in changed
+
+
+def test_where_the_offline_engine_cannot_it_says_so(workshop):
+    workshop.begin(broken(GRAVITY))
+    (workshop.top / "table.txt").write_text("0.0035\n")
+    workshop.repository.commit("a table")
+    assert workshop.run("--engine", "offline", "--files", "table.txt") == 1
+    (group,) = workshop.report["groups"]
+    assert group["gave_up"] == ["offline: it can search in Python only, and none of the target's files is"]
+    (branch,) = workshop.branches
+    assert workshop.port == broken(GRAVITY) and workshop.status == ""
+    assert workshop.report["landed"] == f"no step was accepted, on branch {branch}"
+    assert "NOT REPAIRED: stuck: no engine mends L2 velocity" in workshop.said
+
+
+def test_a_real_port_is_mended_by_a_model_under_the_real_suite(tmp_path, monkeypatch, checkout_at_rest, capsys):
+    """The example's port, of which an episode lasts one step too long. One level and one unseen seed will do."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+    home = Repository(tmp_path / "user")
+    example = Path(__file__).parents[2] / "examples" / "handwritten"
+    texts = {name: (example / f"{name}.py").read_text() for name in ("reference", "buggy")}
+    home.write(reference=texts["reference"], port=texts["buggy"])
+    (home.top / "envequiv.toml").write_text((example / "envequiv.toml").read_text())
+    home.commit()
+    monkeypatch.chdir(home.top)
+    monkeypatch.setattr(sys, "path", [str(home.top), *sys.path])
+    monkeypatch.setattr(loop, "Plan", functools.partial(loop.Plan, held_out=(0,)))
+    script = [
+        uses(EDITOR, command="str_replace", path="port.py", old_str="steps > LIMIT", new_str="steps >= LIMIT"),
+        says("An episode lasted one step too long."),
+    ]
+    with Server(script) as server:
+        request = session.Request(
+            question=Question("reference:Probe", "port", options=("--envequiv-levels=L2",)),
+            folder=home.top,
+            output=home.top / ".envequiv",
+            engine="model",
+            api=Options(base_url=server.url),
+            prices=table(),
+        )
+        assert session.repaired(request, Console(soft_wrap=True)) == 0, capsys.readouterr()
+    assert not server.problems
+    told = json.loads((request.place / "report.json").read_text())
+    assert told["groups"][0]["group"] == "L2 truncated" and "L2-play-truncated" in told["groups"][0]["turned"]
+    assert (home.top / "port.py").read_text() == texts["buggy"].replace("> LIMIT", ">= LIMIT")
+    asked = json.dumps(server.requests[0]["messages"])
+    assert "L2-play-truncated: DIFFERENT" in asked and "state.steps > LIMIT" in asked
