@@ -90,7 +90,7 @@ def planned(request: Request, console: Console) -> int:
     worst = functools.partial(budget.worst, request.api.model)
     worst(0, 1)  # its price must be known
     if request.workflow == "repair":
-        with Line(console, budget) as line:
+        with Line(console, budget) as line, _swept(request.folder, files):
             run = _baseline(request, tree, line)
     else:
         run = Run({}, (), trouble=f"{files[0]} is not there yet: it begins as a stub, which does nothing right")
@@ -122,6 +122,21 @@ def planned(request: Request, console: Console) -> int:
         console.rule("the first prompt")
         say(text)
     return 0
+
+
+@contextlib.contextmanager
+def _swept(folder: Path, files: tuple[str, ...]) -> Iterator[None]:
+    """Takes away the bytecode that the suite leaves beside the target: the judge has processes that write it."""
+    places = {(folder / name).parent / "__pycache__" for name in files}
+    before = {place: set(place.iterdir()) if place.is_dir() else None for place in places}
+    try:
+        yield
+    finally:
+        for place, known in before.items():
+            for path in set(place.iterdir() if place.is_dir() else ()) - (known or set()):
+                path.unlink()
+            if known is None and place.is_dir():
+                place.rmdir()
 
 
 def repaired(request: Request, console: Console) -> int:

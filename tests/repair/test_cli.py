@@ -43,12 +43,21 @@ def test_help_says_how_to_begin_and_what_the_exit_codes_are(capsys):
     assert max(map(len, text.splitlines())) <= 105
 
 
-def test_a_dry_run_shows_all_and_does_nothing(workshop):
+def test_a_dry_run_shows_all_and_does_nothing(workshop, monkeypatch):
     workshop.begin(broken(GRAVITY, GOAL))
+
+    def judged(*asked, **how):
+        """As the real one, of which one process leaves bytecode."""
+        (workshop.top / "__pycache__").mkdir()
+        (workshop.top / "__pycache__" / "port.cpython-311.pyc").write_bytes(b"")
+        return toy_judge.judged(*asked, **how)
+
+    monkeypatch.setattr(session.suite, "judged", judged)
     server = workshop.server([])
     before = files(workshop.top)
     assert workshop.run("--dry-run", "--base-url", server.url, "--dollars", "2") == 0
-    assert files(workshop.top) == before and not server.requests and not server.counted
+    assert files(workshop.top) == before and not (workshop.top / "__pycache__").exists()
+    assert not server.requests and not server.counted
     for words in (
         "engines     offline, then claude-",
         "limits      $2, 3 tries of an engine at a group",
