@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from repair_agent import journal, loop, session, stub, suite
+from repair_agent import dry_run, journal, loop, session, stub, suite
 from repair_agent.budget import Limits
 from repair_agent.command import Command
 from repair_agent.messages import Options
@@ -177,7 +177,7 @@ def _asked(options: argparse.Namespace, console: Console) -> int:
         replay=options.replay,
         asked=said,
     )
-    return session.planned(request, console) if options.dry_run else session.repaired(request, console)
+    return dry_run.planned(request, console) if options.dry_run else session.repaired(request, console)
 
 
 def _before(options: argparse.Namespace, question: Question, output: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One run of the program: the worktree opened, the engines made, the loop run, the result told and landed.
 
-Everything is kept in ``<output>/repair/<pair>/``: trajectory.jsonl, state.json, report.json, counterexamples.
+Everything is kept in ``<output>/repair/<pair>/``: trajectory.jsonl, state.json, report.json; what an earlier
+repair of the pair wrote down is there as trajectory-1.jsonl, ...
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import hashlib
 import json
 import os
@@ -25,19 +25,18 @@ from pytest_envequiv.errors import OpenError
 from pytest_envequiv.verdict import pair_name
 from repair_agent import extent, guard, journal, loop, prompt, report, stub, suite, worktree
 from repair_agent.budget import Budget, Limits
-from repair_agent.case import Case, Engine
+from repair_agent.case import Engine
 from repair_agent.command import Command
 from repair_agent.conversation import Conversation
 from repair_agent.groups import groups
 from repair_agent.guard import Frozen
 from repair_agent.journal import Journal
 from repair_agent.live import Line
-from repair_agent.messages import Options, Prompt, body, bound
+from repair_agent.messages import Options
 from repair_agent.model import Live, Model, Recorded, Unusable
 from repair_agent.offline import Offline
 from repair_agent.prices import Prices
 from repair_agent.suite import Question, Run
-from repair_agent.tools import DEFINITIONS
 from repair_agent.worktree import Worktree
 
 ENGINES = ("auto", "offline", "model")
@@ -81,64 +80,6 @@ def place(output: Path, ref: str, target: str) -> Path:
     return output / "repair" / pair_name(ref, target)
 
 
-def planned(request: Request, console: Console) -> int:
-    """--dry-run: 0. Nothing is written in the user's repository, and no call is made."""
-    request, files = _settled(request)
-    worktree.fitting(request.folder, files)
-    tree = Worktree(request.folder, request.folder, "", "", files, request.folder)
-    budget = Budget(request.limits, request.prices)
-    worst = functools.partial(budget.worst, request.api.model)
-    worst(0, 1)  # its price must be known
-    if request.workflow == "repair":
-        with Line(console, budget) as line, _swept(request.folder, files):
-            run = _baseline(request, tree, line)
-    else:
-        run = Run({}, (), trouble=f"{files[0]} is not there yet: it begins as a stub, which does nothing right")
-    say = functools.partial(console.print, markup=False)
-    say(f"engines     {_by_whom(request)}")
-    say(f"limits      {_limits(request.limits)}")
-    say(f"may change  {', '.join(files)}")
-    say(f"suite       {_words(run)}")
-    waiting = groups(run)
-    for number, group in enumerate(waiting, 1):
-        say(f"  {number}. {group.key}: {', '.join(group.checks)}")
-    if not waiting:
-        say("nothing to mend: only the last word would be asked, on unseen seeds")
-        return 0
-    material = _material(request, tree)
-    with tempfile.TemporaryDirectory() as scratch:
-        trajectory = Journal(Path(scratch) / TRAJECTORY)
-        case = Case(request.question, tree, waiting[0], run, budget, trajectory)
-        first = {"role": "user", "content": [{"type": "text", "text": prompt.first_message(case, material)}]}
-        text = prompt.whole(case, material)
-        trajectory.close()
-    size = bound(body(Prompt(DEFINITIONS, prompt.system_prompt(material), [first]), request.api))
-    if request.engine in ("auto", "model"):
-        most = worst(size, request.api.max_tokens)
-        say(f"first call  {request.api.model}: at most {size:,} tokens of prompt, ${most:.4f} at worst")
-        if request.limits.dollars is not None:
-            say(f"all calls   ${request.limits.dollars:g} at worst: no call is made that could cost more than is left")
-    if request.engine != "offline":
-        console.rule("the first prompt")
-        say(text)
-    return 0
-
-
-@contextlib.contextmanager
-def _swept(folder: Path, files: tuple[str, ...]) -> Iterator[None]:
-    """Takes away the bytecode that the suite leaves beside the target: the judge has processes that write it."""
-    places = {(folder / name).parent / "__pycache__" for name in files}
-    before = {place: set(place.iterdir()) if place.is_dir() else None for place in places}
-    try:
-        yield
-    finally:
-        for place, known in before.items():
-            for path in set(place.iterdir() if place.is_dir() else ()) - (known or set()):
-                path.unlink()
-            if known is None and place.is_dir():
-                place.rmdir()
-
-
 def repaired(request: Request, console: Console) -> int:
     """The exit code: 0 proven, 1 not, 130 interrupted.
 
@@ -148,7 +89,7 @@ def repaired(request: Request, console: Console) -> int:
         point = loop.load(request.state) if request.resume else None
         if point is not None:
             request = replace(request, question=point.question, files=point.tree.files, workflow=point.workflow)
-        request, files = _settled(request)
+        request, files = settled(request)
         events = journal.read(request.place / TRAJECTORY) if request.resume else []
         budget = _budget(request, events)
         model = _model(request, console)
@@ -202,7 +143,7 @@ def _looped(
         line.stand = report.stand(kept.run)
 
     line.stand = report.stand(point.run)
-    line.tell(f"the suite: {_words(point.run)}")
+    line.tell(f"the suite: {words(point.run)}")
     plan = loop.Plan(engines, frozen, budget, trajectory, keep, line.tell, line.now, request.limits.tries)
     try:
         point, ended = loop.repaired(plan, point)
@@ -240,7 +181,7 @@ def _finished(request: Request, point: loop.Checkpoint, budget: Budget, ended: s
 # -- what a run needs ------------------------------------------------------------------------------------------------
 
 
-def _settled(request: Request) -> tuple[Request, tuple[str, ...]]:
+def settled(request: Request) -> tuple[Request, tuple[str, ...]]:
     """The request with its paths on Python's search path, and the files that may change."""
     question = request.question
     if request.workflow != "repair" and not request.resume:
@@ -311,7 +252,7 @@ def _records(request: Request) -> None:
 def _begun(request: Request, tree: Worktree, trajectory: Journal, line: Line) -> loop.Checkpoint:
     question = dataclasses.asdict(request.question)
     trajectory.write("begin", question=question, asked=request.asked, base=tree.base, branch=tree.branch)
-    run = _baseline(request, tree, line)
+    run = baseline(request, tree, line)
     return loop.Checkpoint(request.question, tree, run, run, workflow=request.workflow, asked=request.asked)
 
 
@@ -321,7 +262,7 @@ def _to_go_on(point: loop.Checkpoint) -> loop.Checkpoint:
     return replace(point, given_up=()) if stuck else point
 
 
-def _baseline(request: Request, tree: Worktree, line: Line) -> Run:
+def baseline(request: Request, tree: Worktree, line: Line) -> Run:
     """What the suite says of the target as it is: the report that was given if it is about these very files."""
     if request.report is not None:
         run = suite.read(request.report, request.question, request.folder)
@@ -382,38 +323,24 @@ def _model(request: Request, console: Console) -> Model | None:
         return None
 
 
-def _by_whom(request: Request) -> str:
-    if request.engine == "command":
-        return str(request.command)
-    offline = "offline" if request.workflow == "repair" and request.engine in ("auto", "offline") else ""
-    model = request.api.model if request.engine in ("auto", "model") else ""
-    return ", then ".join(filter(None, (offline, model)))
-
-
-def _limits(limits: Limits) -> str:
-    money = "" if limits.dollars is None else f"${limits.dollars:g}"
-    others = [f"{getattr(limits, n):g} {n}" for n in ("seconds", "calls", "tokens") if getattr(limits, n) is not None]
-    return ", ".join(filter(None, (money, *others, f"{limits.tries} tries of an engine at a group")))
-
-
 def _engines(request: Request, tree: Worktree, model: Model | None, frozen: Frozen) -> tuple[Engine, ...]:
     engines: list[Engine] = []
     if request.workflow == "repair" and request.engine in ("auto", "offline"):
         engines.append(Offline())
     if request.engine == "command" and request.command:
-        engines.append(Command(request.command, _material(request, tree)))
+        engines.append(Command(request.command, material(request, tree)))
     if model is not None:
-        engines.append(Conversation(model, _material(request, tree), frozen))
+        engines.append(Conversation(model, material(request, tree), frozen))
     return tuple(engines)
 
 
-def _material(request: Request, tree: Worktree) -> prompt.Material:
+def material(request: Request, tree: Worktree) -> prompt.Material:
     return prompt.gathered(
         request.question, tree.root, tree.files, request.workflow, request.fast, request.specification
     )
 
 
-def _words(run: Run) -> str:
+def words(run: Run) -> str:
     if run.trouble:
         return run.trouble
     counted = ", ".join(f"{count} {word}" for word, count in sorted(report.words(run).items()))
