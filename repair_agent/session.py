@@ -33,7 +33,7 @@ from repair_agent.guard import Frozen
 from repair_agent.journal import Journal
 from repair_agent.live import Line
 from repair_agent.messages import Options
-from repair_agent.model import Live, Model, Recorded, Unusable
+from repair_agent.model import Differs, Live, Model, Recorded, Unusable
 from repair_agent.offline import Offline
 from repair_agent.prices import Prices
 from repair_agent.suite import Question, Run
@@ -152,7 +152,8 @@ def _looped(
         return 130, loop.load(request.state), "interrupted"
     except Unusable as error:
         worktree.revert(point.tree)
-        return 1, loop.load(request.state), f"the model cannot be used: {error}"
+        what = "the replay ended" if isinstance(error, Differs) else "the model cannot be used"
+        return 1, loop.load(request.state), f"{what}: {error}"
 
 
 def _finished(request: Request, point: loop.Checkpoint, budget: Budget, ended: str) -> dict[str, Any]:

@@ -352,7 +352,9 @@ def test_a_trajectory_is_run_again_without_server_or_key(workshop, monkeypatch, 
     # On other files it asks something else, and says so.
     workshop.begin(broken(GRAVITY, ("3 *", "4 *")))
     assert workshop.run("--replay", str(recording)) == 1
-    assert "call 1 differs from the recorded one" in workshop.said and workshop.report["landed"].startswith("no step")
+    assert "the replay ended: call 1 differs from the recorded one" in workshop.said and workshop.report[
+        "landed"
+    ].startswith("no step")
 
 
 # -- the offline engine, and the real suite --------------------------------------------------------------------------
