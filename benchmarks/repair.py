@@ -26,14 +26,15 @@ from typing import Any
 
 from pytest_envequiv.power import loading
 from pytest_envequiv.power.mutants import Mutant, mutants
-from repair_agent import gate, guard, worktree
+from repair_agent import gate
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Case
 from repair_agent.groups import groups
 from repair_agent.journal import Journal
-from repair_agent.offline import Offline
+from repair_agent.offline.engine import Offline
 from repair_agent.prices import table
 from repair_agent.suite import Question, Run, judged
+from repair_agent.tree import guard, worktree
 
 CLASSES = {
     "CartPole-v1": "CartPole",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pytest_envequiv.power.mutants import mutants
 from repair_agent.suite import OPEN, Question, judged, silent
-from repair_agent.worktree import CACHES, Worktree, allowed, git
+from repair_agent.tree.worktree import CACHES, Worktree, allowed, git
 
 TRIES = 5
 STEPS = re.compile(r"step|reset|transition|dynamics|move|update|init|observ|reward|termin|done", re.I)

@@ -10,7 +10,7 @@ from repair_agent.budget import Budget
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
 from repair_agent.suite import Question, Run
-from repair_agent.worktree import Worktree
+from repair_agent.tree.worktree import Worktree
 
 
 @dataclass(frozen=True)

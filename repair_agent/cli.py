@@ -25,11 +25,11 @@ from rich.console import Console
 from repair_agent import dry_run, journal, loop, session, stub, suite
 from repair_agent.budget import Limits
 from repair_agent.command import Command
-from repair_agent.messages import Options
-from repair_agent.model import Unusable
+from repair_agent.model.api import Unusable
+from repair_agent.model.messages import Options
 from repair_agent.prices import UnknownPrice, table
 from repair_agent.suite import Question
-from repair_agent.worktree import Unfit
+from repair_agent.tree.worktree import Unfit
 
 PROFILES = ("quick", "standard", "thorough")
 EFFORTS = ("low", "medium", "high", "xhigh", "max")

@@ -14,10 +14,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from repair_agent import suite, worktree
+from repair_agent import suite
 from repair_agent.budget import Exhausted
 from repair_agent.case import Attempt, Case
-from repair_agent.prompt import Material, gathered, whole
+from repair_agent.model.prompt import Material, gathered, whole
+from repair_agent.tree import worktree
 
 PLACE = "{prompt_file}"
 SECONDS = 1800.0  # of one attempt

@@ -10,17 +10,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from repair_agent import prompt, session, worktree
+from repair_agent import session
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Case
 from repair_agent.groups import groups
 from repair_agent.journal import Journal
 from repair_agent.live import Line
-from repair_agent.messages import Prompt, body, bound
+from repair_agent.model import prompt
+from repair_agent.model.messages import Prompt, body, bound
+from repair_agent.model.tools import DEFINITIONS
 from repair_agent.session import Request
 from repair_agent.suite import Run
-from repair_agent.tools import DEFINITIONS
-from repair_agent.worktree import Worktree
+from repair_agent.tree import worktree
+from repair_agent.tree.worktree import Worktree
 
 
 def planned(request: Request, console: Console) -> int:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from repair_agent import guard
 from repair_agent.canary import canary
-from repair_agent.extent import astray
 from repair_agent.groups import Group
-from repair_agent.guard import Frozen
 from repair_agent.suite import OPEN, Question, Run, judged, silent
-from repair_agent.worktree import Worktree, diff, tip
+from repair_agent.tree import guard
+from repair_agent.tree.extent import astray
+from repair_agent.tree.guard import Frozen
+from repair_agent.tree.worktree import Worktree, diff, tip
 
 # A step may make the suite slower, but not without end.
 LEAST, FACTOR = 300.0, 20.0  # seconds; times the last run

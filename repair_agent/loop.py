@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from repair_agent import gate, worktree
+from repair_agent import gate
 from repair_agent.budget import Budget, Exhausted
 from repair_agent.case import Attempt, Case, Engine
 from repair_agent.groups import Group, groups
-from repair_agent.guard import Frozen
 from repair_agent.journal import Journal
 from repair_agent.suite import OPEN, Finding, Question, Run, silent
-from repair_agent.worktree import Worktree
+from repair_agent.tree import worktree
+from repair_agent.tree.guard import Frozen
+from repair_agent.tree.worktree import Worktree
 
 HELD_OUT = 1_000_000_007  # the last word's seeds begin here: no run of an engine has one of them
 

@@ -23,21 +23,23 @@ from rich.console import Console
 from pytest_envequiv import contents
 from pytest_envequiv.errors import OpenError
 from pytest_envequiv.verdict import pair_name
-from repair_agent import extent, guard, journal, loop, prompt, report, stub, suite, worktree
+from repair_agent import journal, loop, report, stub, suite
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Engine
 from repair_agent.command import Command
-from repair_agent.conversation import Conversation
 from repair_agent.groups import groups
-from repair_agent.guard import Frozen
 from repair_agent.journal import Journal
 from repair_agent.live import Line
-from repair_agent.messages import Options
-from repair_agent.model import Differs, Live, Model, Recorded, Unusable
-from repair_agent.offline import Offline
+from repair_agent.model import prompt
+from repair_agent.model.api import Differs, Live, Model, Recorded, Unusable
+from repair_agent.model.conversation import Conversation
+from repair_agent.model.messages import Options
+from repair_agent.offline.engine import Offline
 from repair_agent.prices import Prices
 from repair_agent.suite import Question, Run
-from repair_agent.worktree import Worktree
+from repair_agent.tree import extent, guard, worktree
+from repair_agent.tree.guard import Frozen
+from repair_agent.tree.worktree import Worktree
 
 ENGINES = ("auto", "offline", "model")
 TRAJECTORY, STATE, REPORT = "trajectory.jsonl", "state.json", "report.json"

@@ -11,7 +11,8 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from repair_agent import aside, suite
+from repair_agent import suite
+from repair_agent.model import aside
 
 WORKFLOWS = ("translate", "verify", "specification")
 

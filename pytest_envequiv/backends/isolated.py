@@ -41,7 +41,7 @@ SIZES = (96, 96)  # rows per compiled call, in disguise: others than usual
 # Environment variables that programs need to run. The rest may hold secrets, or tell that this is a test.
 KEPT = re.compile(
     r"(PATH|HOME|LANG|LANGUAGE|TZ|TMPDIR|LD_LIBRARY_PATH|CUDA_\w+|NVIDIA_\w+|LC_\w+|XLA_\w+|JAX_(?!COMPILATION)\w+"
-    r"|OMP_\w+|OPENBLAS_\w+|MKL_\w+|SDL_\w+|MUJOCO_\w+|PYOPENGL_\w+)"
+    r"|OMP_\w+|OPENBLAS_\w+|MKL_\w+|SDL_\w+|MUJOCO_\w+|PYOPENGL_\w+|PYTHONDONTWRITEBYTECODE)"
 )
 BOOT = """
 import json, sys

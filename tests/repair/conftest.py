@@ -11,7 +11,8 @@ import pytest
 import toy_judge
 from messages_server import Server
 
-from repair_agent import cli, guard, journal
+from repair_agent import cli, journal
+from repair_agent.tree import guard
 
 
 class Repository:

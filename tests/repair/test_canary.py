@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from repair_agent import canary as canaries
-from repair_agent import worktree
 from repair_agent.canary import bugs, canary
 from repair_agent.suite import Finding, Question, Run
-from repair_agent.worktree import open_worktree
+from repair_agent.tree import worktree
+from repair_agent.tree.worktree import open_worktree
 
 PORT = """LIMIT = 500
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from repair_agent.candidates import candidates
-from repair_agent.mining import Words, mined, translated
+from repair_agent.offline.candidates import candidates
+from repair_agent.offline.mining import Words, mined, translated
 
 REFERENCE = """
 import math

@@ -13,9 +13,10 @@ from messages_server import says, uses
 from toy_judge import GOAL, GRAVITY, PORT, broken
 
 from pytest_envequiv import contents
-from repair_agent import aside, cli, session, stub
+from repair_agent import cli, session, stub
+from repair_agent.model import aside
+from repair_agent.model.tools import EDITOR
 from repair_agent.suite import NODE
-from repair_agent.tools import EDITOR
 
 DECLARED = {
     "action": {"action": {"kind": "discrete", "shape": [], "dtype": "int64", "low": 0, "high": 2}},

@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 from messages_server import Answer, Server, breaks, fails, malformed, refuses, says, thought, use, uses
 
-from repair_agent import conversation, guard, journal, tools, worktree
+from repair_agent import journal
 from repair_agent.budget import Budget, Exhausted, Limits, Usage
 from repair_agent.case import Case
-from repair_agent.conversation import Conversation
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
-from repair_agent.messages import Options, Reply
-from repair_agent.model import Differs, Live, Recorded, Unusable
+from repair_agent.model import conversation, tools
+from repair_agent.model.api import Differs, Live, Recorded, Unusable
+from repair_agent.model.conversation import Conversation
+from repair_agent.model.messages import Options, Reply
+from repair_agent.model.prompt import Material, fenced
+from repair_agent.model.tools import EDITOR
 from repair_agent.prices import table
-from repair_agent.prompt import Material, fenced
 from repair_agent.suite import Finding, Question, Run
-from repair_agent.tools import EDITOR
-from repair_agent.worktree import Worktree
+from repair_agent.tree import guard, worktree
+from repair_agent.tree.worktree import Worktree
 
 ROOT = Path(__file__).parents[2]
 BROKEN = "def step(state, action):\n    return state + 2 * action\n"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from repair_agent import gate, guard, worktree
+from repair_agent import gate
 from repair_agent.canary import Canary
 from repair_agent.groups import Group, groups
 from repair_agent.suite import OPEN, Finding, Question, Run, judged
-from repair_agent.worktree import Worktree, open_worktree
+from repair_agent.tree import guard, worktree
+from repair_agent.tree.worktree import Worktree, open_worktree
 
 CHEATS = Path(__file__).parent.parent / "cheats"
 pytestmark = pytest.mark.usefixtures("checkout_at_rest")

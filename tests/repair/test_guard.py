@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from repair_agent import guard
-from repair_agent.guard import changed, frozen, refused
-from repair_agent.reach import Surroundings, of_python, of_rust
 from repair_agent.suite import Question
-from repair_agent.worktree import open_worktree
+from repair_agent.tree import guard
+from repair_agent.tree.guard import changed, frozen, refused
+from repair_agent.tree.reach import Surroundings, of_python, of_rust
+from repair_agent.tree.worktree import open_worktree
 
 CHEATS = Path(__file__).parent.parent / "cheats"
 pytestmark = pytest.mark.usefixtures("checkout_at_rest")

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from repair_agent import gate, loop, worktree
+from repair_agent import gate, loop
 from repair_agent.budget import Budget, Exhausted, Limits
 from repair_agent.case import Attempt
 from repair_agent.gate import Ruling
-from repair_agent.guard import Frozen
 from repair_agent.journal import Journal, read
 from repair_agent.suite import Finding, Question, Run
-from repair_agent.worktree import Worktree
+from repair_agent.tree import worktree
+from repair_agent.tree.guard import Frozen
+from repair_agent.tree.worktree import Worktree
 
 
 def run_of(**words: str) -> Run:

@@ -12,8 +12,8 @@ from messages_server import Server, breaks, fails, malformed, refuses, says, tho
 from repair_agent import journal as journals
 from repair_agent.budget import Budget, Exhausted, Limits
 from repair_agent.journal import Journal
-from repair_agent.messages import Options, Prompt, bound
-from repair_agent.model import Differs, Live, Recorded, Unanswered, Unusable
+from repair_agent.model.api import Differs, Live, Recorded, Unanswered, Unusable
+from repair_agent.model.messages import Options, Prompt, bound
 from repair_agent.prices import PICO, price_of, table
 
 SONNET = price_of("claude-sonnet-5-5")

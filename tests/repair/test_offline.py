@@ -8,15 +8,15 @@ from pathlib import Path
 import cars
 import pytest
 
-from repair_agent import offline
 from repair_agent.budget import Budget, Exhausted, Limits
 from repair_agent.case import Case
 from repair_agent.groups import Group
 from repair_agent.journal import Journal, read
-from repair_agent.offline import Found, Offline, Search
+from repair_agent.offline import engine as offline
+from repair_agent.offline.engine import Found, Offline, Search
 from repair_agent.prices import table
 from repair_agent.suite import Finding, Question, Run
-from repair_agent.worktree import Worktree
+from repair_agent.tree.worktree import Worktree
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_limit_in_time_ends_the_search_and_its_processes(case, monkeypatch):
     mine = case("(action - 1) * 0.004", "(action + 1) * 0.004", limits=Limits(dollars=0, seconds=0.5))
     with pytest.raises(Exhausted):
         Offline(parts=2).attempt(mine)
-    searching = [process for process in started if "repair_agent.screening" in process.args]
+    searching = [process for process in started if "repair_agent.offline.screening" in process.args]
     assert len(searching) == 2 and all(process.poll() is not None for process in searching)
 
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from repair_agent import prompt, stub
+from repair_agent import stub
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Case
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
+from repair_agent.model import prompt
+from repair_agent.model.prompt import Material, fenced, filled, first_message, gathered, parts, system_prompt, whole
 from repair_agent.prices import table
-from repair_agent.prompt import Material, fenced, filled, first_message, gathered, parts, system_prompt, whole
 from repair_agent.suite import Finding, Question, Run
-from repair_agent.worktree import Worktree
+from repair_agent.tree.worktree import Worktree
 
 QUESTION = Question("gymnasium:Probe-v0", "port")
 PORT = "".join(f"line_{n} = {n}\n" for n in range(1, 301))

@@ -13,9 +13,9 @@ from pytest_envequiv.bench import Bench
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.verdict import Settings
-from repair_agent import screening
-from repair_agent.screening import Case, Job, mended
-from repair_agent.transitions import RESETS, ROWS, Saved, gather, misses
+from repair_agent.offline import screening
+from repair_agent.offline.screening import Case, Job, mended
+from repair_agent.offline.transitions import RESETS, ROWS, Saved, gather, misses
 
 
 @pytest.fixture(scope="module")

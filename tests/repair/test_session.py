@@ -18,10 +18,10 @@ from rich.console import Console
 from toy_judge import GOAL, GRAVITY, PORT, WALL, broken
 
 from repair_agent import journal, loop, session
-from repair_agent.messages import Options
+from repair_agent.model.messages import Options
+from repair_agent.model.tools import EDITOR
 from repair_agent.prices import table
 from repair_agent.suite import Question
-from repair_agent.tools import EDITOR
 
 
 def edit(bug: tuple[str, str]):

@@ -12,17 +12,18 @@ import pytest
 
 from pytest_envequiv.counterexample import Counterexample, save
 from pytest_envequiv.verdict import Check
-from repair_agent import aside, editor, journal, tools, wording
+from repair_agent import journal
 from repair_agent.budget import Budget, Exhausted, Limits
 from repair_agent.case import Case
-from repair_agent.editor import Files, Refused
-from repair_agent.evaluate import relevant
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
+from repair_agent.model import aside, editor, tools, wording
+from repair_agent.model.editor import Files, Refused
+from repair_agent.model.evaluate import relevant
+from repair_agent.model.tools import DEFINITIONS, EDITOR, Tools
 from repair_agent.prices import table
 from repair_agent.suite import Finding, Question, Run
-from repair_agent.tools import DEFINITIONS, EDITOR, Tools
-from repair_agent.worktree import Worktree
+from repair_agent.tree.worktree import Worktree
 
 HANDWRITTEN = Path(__file__).parents[2] / "examples" / "handwritten"
 TEXT = "def a():\n    return 1\n\n\ndef b():\n    return 1\n"

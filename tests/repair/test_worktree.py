@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from repair_agent import worktree
-from repair_agent.extent import astray, default_files, search
 from repair_agent.suite import Question
-from repair_agent.worktree import Unfit, open_worktree, reopen
+from repair_agent.tree import worktree
+from repair_agent.tree.extent import astray, default_files, search
+from repair_agent.tree.worktree import Unfit, open_worktree, reopen
 
 FILES = ("port/env.py",)
 

@@ -187,7 +187,7 @@ def source(question: Question, root: Path, request: dict, seconds: float = 0.0) 
     return {"files": [{"path": str(path), "text": path.read_text()}]}
 
 
-PLACES = (("gate", "judged"), ("canary", "judged"), ("suite", "judged"), ("aside", "ask"))
+PLACES = (("gate", "judged"), ("canary", "judged"), ("suite", "judged"), ("model.aside", "ask"))
 
 
 def install(put) -> None:
@@ -199,7 +199,8 @@ def install(put) -> None:
 
 
 if __name__ == "__main__":
-    from repair_agent import cli, guard
+    from repair_agent import cli
+    from repair_agent.tree import guard
 
     install(setattr)
     guard.PROGRAMS.clear()  # whoever works on this checkout meanwhile does not matter

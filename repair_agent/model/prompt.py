@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repair_agent import aside, wording
 from repair_agent.case import Case
-from repair_agent.editor import Files, numbered
+from repair_agent.model import aside, wording
+from repair_agent.model.editor import Files, numbered
 from repair_agent.suite import Question
 
 TEMPLATE = Path(__file__).parent / "prompts" / "template.md"

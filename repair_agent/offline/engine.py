@@ -181,14 +181,14 @@ def _parts(case: Case, folder: Path, count: int) -> Iterator[list[subprocess.Pop
     root = case.tree.root.resolve()
     variables = environment(case.question, root)
     # This program is found wherever it lies, but after all that the target may import.
-    own = str(Path(__file__).resolve().parent.parent)
+    own = str(Path(__file__).resolve().parents[2])
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, (variables.get("PYTHONPATH"), own)))
     try:
         for part in range(count):
             with (folder / f"part-{part}.txt").open("wb") as said:
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "repair_agent.screening", str(folder), str(part)],
+                        [sys.executable, "-m", "repair_agent.offline.screening", str(folder), str(part)],
                         cwd=root,
                         env=variables,
                         stdin=subprocess.DEVNULL,

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repair_agent import aside, editor, suite, wording
+from repair_agent import suite
 from repair_agent.case import Case
-from repair_agent.editor import Files, Refused
+from repair_agent.model import aside, editor, wording
+from repair_agent.model.editor import Files, Refused
 
 LONGEST = 6_000  # characters of an answer; a view of a file has its own limit
 
@@ -253,7 +254,7 @@ class Tools:
         return f"cargo check failed (exit code {code}):\n{said}"
 
     def _aside(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What ``repair_agent.evaluate`` answers, or {"error"}."""
+        """What ``repair_agent.model.evaluate`` answers, or {"error"}."""
         return aside.ask(self.case.question, self.case.tree.root, request, self._seconds)
 
 

@@ -14,7 +14,7 @@ import symtable
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from repair_agent import modules
+from repair_agent.tree import modules
 
 # Modules that may be imported: of the first all names but those below, of the second only what the pattern allows.
 OPEN_MODULES = {

@@ -10,14 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
-from repair_agent import guard
 from repair_agent.budget import Exhausted
 from repair_agent.case import Attempt, Case
-from repair_agent.guard import Frozen
-from repair_agent.messages import Block, Message, Prompt, Reply
-from repair_agent.model import Model, Unanswered
-from repair_agent.prompt import Material, first_message, gathered, system_prompt
-from repair_agent.tools import DEFINITIONS, EDITOR, Tools, nothing_forbidden
+from repair_agent.model.api import Model, Unanswered
+from repair_agent.model.messages import Block, Message, Prompt, Reply
+from repair_agent.model.prompt import Material, first_message, gathered, system_prompt
+from repair_agent.model.tools import DEFINITIONS, EDITOR, Tools, nothing_forbidden
+from repair_agent.tree import guard
+from repair_agent.tree.guard import Frozen
 
 CALLS = 24  # of one conversation
 SAME = 3  # times that the very same call is answered; after that the conversation is over

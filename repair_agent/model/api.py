@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from repair_agent.budget import Budget, Exhausted, Usage
 from repair_agent.journal import Journal
-from repair_agent.messages import Gathered, Message, Options, Prompt, Reply, body, bound, fingerprint
+from repair_agent.model.messages import Gathered, Message, Options, Prompt, Reply, body, bound, fingerprint
 from repair_agent.prices import price_of
 
 LEAST = 2_000  # tokens of answer for which a call is still worth making

@@ -1,4 +1,4 @@
-"""Both sides looked at in a process of their own: ``python -m repair_agent.evaluate``, a request on stdin as JSON.
+"""Both sides looked at in a process of their own, ``python -m repair_agent.model.evaluate``: a JSON request on stdin.
 
 The answer is one JSON object on the stdout this process began with; what the sides print goes to stderr. Requests:
 

@@ -25,16 +25,16 @@ from pathlib import Path
 import pytest_envequiv
 from pytest_envequiv import contents
 from pytest_envequiv.errors import OpenError
-from repair_agent import modules, reach
-from repair_agent.reach import Objection, Surroundings
 from repair_agent.suite import Question
-from repair_agent.worktree import Worktree, allowed, sweep
+from repair_agent.tree import modules, reach
+from repair_agent.tree.reach import Objection, Surroundings
+from repair_agent.tree.worktree import Worktree, allowed, sweep
 
 CONFIGURATION = ("pyproject.toml", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg")
 CONTRACT = "envequiv.toml"
 PROGRAMS = {
     "the plugin": Path(str(pytest_envequiv.__file__)).resolve().parent,
-    "the repair agent": Path(__file__).resolve().parent,
+    "the repair agent": Path(__file__).resolve().parent.parent,
 }
 # Run by Python, pytest or cargo without being asked for.
 UNASKED = re.compile(r"(conftest|setup|sitecustomize|usercustomize)\.py|build\.rs|.*\.pth")

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repair_agent.extent import NEVER
-from repair_agent.worktree import allowed
+from repair_agent.tree.extent import NEVER
+from repair_agent.tree.worktree import allowed
 
 LONGEST = 16_000  # characters of a view
 AROUND = 4  # lines shown around an edit

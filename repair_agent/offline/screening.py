@@ -1,6 +1,6 @@
 """The search for one edit, in a process of its own: the target is loaded here, once for every candidate.
 
-    python -m repair_agent.screening FOLDER PART
+    python -m repair_agent.offline.screening FOLDER PART
 
 FOLDER holds ``job.json``. Of several processes with the same folder each takes every so manieth candidate; part 0 asks
 the reference and leaves the answers for the others. What is found is appended to ``part-<PART>.jsonl``:
@@ -39,9 +39,9 @@ from pytest_envequiv.verdict import EQUAL, Settings
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.program import Constant, flat
-from repair_agent.candidates import Candidate, candidates
-from repair_agent.mining import Mined, mined
-from repair_agent.transitions import Misses, Saved, elsewhere, gather, misses
+from repair_agent.offline.candidates import Candidate, candidates
+from repair_agent.offline.mining import Mined, mined
+from repair_agent.offline.transitions import Misses, Saved, elsewhere, gather, misses
 
 SLICE = 6  # rank of a line that is not blamed, but from which something wrong is computed
 ONE = 20.0  # seconds one candidate may take

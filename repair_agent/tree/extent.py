@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from pytest_envequiv import contents
-from repair_agent import modules
 from repair_agent.suite import Question, environment, other_checkouts
-from repair_agent.worktree import Unfit
+from repair_agent.tree import modules
+from repair_agent.tree.worktree import Unfit
 
 # Where the files of the target named on the command line are, as the process that is asked would find them.
 ASK = """

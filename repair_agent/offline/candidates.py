@@ -17,7 +17,7 @@ from functools import cached_property
 from pytest_envequiv.power.edits import DTYPES, FUNCTIONS, KEYS, OPERATORS, SYMBOLS, UPDATES, WRAPPERS
 from pytest_envequiv.power.mutants import mutants
 from pytest_envequiv.power.syntax import Code, Edit, callee, number
-from repair_agent.mining import Mined, Words, bare, similar, translated
+from repair_agent.offline.mining import Mined, Words, bare, similar, translated
 
 BLAMED, UNBLAMED = 0.3, 4.0  # what one place further down the list of blamed lines costs; what a line not on it does
 MOST_TERMS = 24  # parts of the reference's expression that are put back

@@ -20,10 +20,10 @@ SECONDS = 300.0
 
 
 def ask(question: suite.Question, root: Path, request: dict[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
-    """The answer of ``repair_agent.evaluate`` to a request about a pair; {"error", "traceback"} if there is none."""
+    """The answer of ``evaluate.py`` to a request about a pair; {"error", "traceback"} if there is none."""
     asked = {**request, "settings": settings(question)}
     env = clean(suite.environment(question, root))
-    argv = [sys.executable, "-m", "repair_agent.evaluate"]
+    argv = [sys.executable, "-m", "repair_agent.model.evaluate"]
     code, out, said = process(argv, root, env, json.dumps(asked), seconds)
     try:
         found = json.loads(out)
