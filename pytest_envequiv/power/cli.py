@@ -115,15 +115,22 @@ def _measured(options: argparse.Namespace) -> int:
 
 
 def shown(plan: run.Plan, chosen: list[Mutant]) -> list[Result]:
+    """The results, with progress; each is in PAIR-PROFILE.jsonl as soon as it is there, so that a run that is ended early is
+    not lost."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     counts: dict[str, int] = {}
+    name = pair_name(plan.settings.ref, plan.settings.target)
+    kept = Path(plan.settings.output) / "power" / f"{name}-{plan.settings.profile}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with kept.open("w", encoding="utf-8") as file, Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("opening", total=len(chosen))
 
         def tell(result: Result) -> None:
+            file.write(json.dumps(result.as_json()) + "\n")
+            file.flush()
             counts[result.word] = counts.get(result.word, 0) + 1
             said = ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
             progress.update(task, advance=1, description=said)
