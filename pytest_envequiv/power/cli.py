@@ -115,8 +115,8 @@ def _measured(options: argparse.Namespace) -> int:
 
 
 def shown(plan: run.Plan, chosen: list[Mutant]) -> list[Result]:
-    """The results, with progress; each is in PAIR-PROFILE.jsonl as soon as it is there, so that a run that is ended early is
-    not lost."""
+    """The results, with progress. Each is in PAIR-PROFILE.jsonl as soon as it is there: a run that is ended early loses
+    nothing."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
