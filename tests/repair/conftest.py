@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,9 +96,12 @@ class Workshop:
         return self.run("--engine", "model", "--base-url", self.server(script).url, *words)
 
     def started(self, *words: str, **more) -> subprocess.Popen:
-        """The program in a process of its own."""
+        """The program in a process of its own, which Ctrl-C reaches also where the tests run in the background of a
+        shell: what is begun there ignores it, and hands that on."""
         argv = [sys.executable, toy_judge.__file__, *self.PAIR, *words]
-        return subprocess.Popen(argv, cwd=self.top, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+        ready = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(argv, cwd=self.top, preexec_fn=ready, **pipes, **more)
 
     @property
     def port(self) -> str:
