@@ -14,11 +14,13 @@ from pytest_envequiv.levels import blaming
 from pytest_envequiv.power.loading import loaded, sources
 from pytest_envequiv.report import terminal
 from pytest_envequiv.verdict import DIFFERENT, Settings
+from pytest_envequiv.whitebox import trial
 
 pytest.importorskip("gymnax")
 CARTPOLE = ("gymnasium:CartPole-v1", "gymnax:CartPole-v1")
 CAR = ("gymnasium:MountainCar-v0", "gymnax:MountainCar-v0")
 PENDULUM = ("gymnasium:Pendulum-v1", "gymnax:Pendulum-v1")
+ACROBOT = ("gymnasium:Acrobot-v1", "gymnax:Acrobot-v1")
 DRIFT = (drift.DRIFT, "ports.drift:port")
 
 
@@ -66,6 +68,11 @@ SLIPS = {
         CARTPOLE,
         "theta = state.theta + params.tau * state.theta_dot",
         "theta = state.theta + params.tau * state.x_dot",
+    ),
+    "another variable, in a function that is called four times": (
+        ACROBOT,
+        "lc2 * dtheta2 * dtheta1 * jnp.sin(theta2)",
+        "lc2 * dtheta2 * theta1 * jnp.sin(theta2)",
     ),
     "clip too much": (
         CAR,
@@ -166,6 +173,14 @@ def test_blame_that_fails_leaves_the_verdict_alone(check, monkeypatch):
     assert usual.evidence["blame"] and found.evidence["blame"] == []
     assert found.evidence["blame_failed"] == "ZeroDivisionError: of its own"
     assert (found.word, found.summary, found.divergence) == (DIFFERENT, usual.summary, usual.divergence)
+
+
+def test_blame_does_not_search_for_ever(monkeypatch, tmp_path):
+    monkeypatch.setattr(shrinking, "make", lambda bench, verdict, step: (verdict, None))
+    monkeypatch.setattr(trial, "MOST_WORK", 200)
+    with slipped(*SLIPS["sign"], tmp_path) as (judge, _):
+        found = blamed(judge, "L2-play-*")
+    assert 0 < max(s["score"] for s in found) < 0.5, "what was found until then is kept, and it is not much"
 
 
 def test_nobody_is_blamed_where_nothing_can_be_traced():

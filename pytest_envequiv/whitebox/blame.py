@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from pytest_envequiv.whitebox.trial import (
     EXPLAINED,
     PASSING,
     Case,
+    Spent,
     Trial,
     numbers_for,
     plausible,
@@ -66,22 +68,25 @@ def blame(
         return []
     groups = list(trial.groups())
     best: dict[tuple[str, int], Suspect] = {}
-    for found in (
-        _sliced(trial, groups),
-        _settings(trial, where),
-        _changed(trial, groups, edits.slips),
-        _misnamed(trial, names),
-        _unchanged(trial, silent),
-        _changed(trial, groups, edits.literals),
-        _angelic(trial, groups),
-        _changed(trial, groups, edits.variables),
-    ):
-        for suspect in found:
-            key = (suspect.site.file, suspect.site.line)
-            if key not in best or suspect.score > best[key].score:
-                best[key] = suspect
-        if max((s.score for s in best.values()), default=0.0) >= ENOUGH:
-            break
+    many, single = [g for g in groups if len(g) > 1], [g for g in groups if len(g) == 1]
+    with suppress(Spent):
+        for found in (
+            _sliced(trial, groups),
+            _settings(trial, where),
+            _changed(trial, groups, edits.slips),
+            _misnamed(trial, names),
+            _unchanged(trial, silent),
+            _changed(trial, groups, edits.literals),
+            _changed(trial, many, edits.variables),
+            _angelic(trial, groups),
+            _changed(trial, single, edits.variables),
+        ):
+            for suspect in found:
+                key = (suspect.site.file, suspect.site.line)
+                if key not in best or suspect.score > best[key].score:
+                    best[key] = suspect
+            if max((s.score for s in best.values()), default=0.0) >= ENOUGH:
+                break
     # Of lines that explain as much, those of the port itself come before those of a library it builds on.
     sizes = Counter(op.site.file for op in trial.program.ops if op.site is not None)
     return sorted(best.values(), key=lambda s: (-round(s.score, 6), -sizes[s.site.file], s.site))
@@ -99,7 +104,9 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
     for group in groups:
         for edit in kind(trial, group):
             try:
-                score = _score(*trial.verdict(trial.edited(group, edit.change)))
+                score = _score(*trial.verdict(edit.tried(trial, group)))
+            except Spent:
+                raise
             except Exception:  # a change the program cannot bear: it was no slip of this kind
                 continue
             if score > 0:
@@ -238,6 +245,8 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
         elif value.dtype.kind == "f":
             try:
                 right = solve_values(trial, place, value)
+            except Spent:
+                raise
             except Exception:  # a number for each row cannot stand here
                 continue
             if right is not None:

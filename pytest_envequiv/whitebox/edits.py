@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -10,19 +10,25 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Constant, Op
-from pytest_envequiv.whitebox.trial import PASSING, Change, Trial, numbers_for, plausible, scope, solve_number
+from pytest_envequiv.whitebox.trial import PASSING, Change, Rewiring, Trial, numbers_for, plausible, scope, solve_number
 
 Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of an operation. ``weight``: how likely such a slip is, next to others that explain as much."""
+    """One change of an operation, or operands that are read from other places. ``weight``: how likely such a slip is,
+    next to others that explain as much."""
 
     why: str
-    change: Change
+    change: Change | Rewiring
     weight: float = 1.0
+
+    def tried(self, trial: Trial, group: Sequence[int]) -> Mapping[int, Any]:
+        """All values with the change made at every operation of the group."""
+        return trial.edited(group, self.change) if callable(self.change) else trial.rewired(self.change)
 
 
 Kind = Callable[[Trial, Sequence[int]], Iterator[Edit]]
@@ -186,17 +192,64 @@ def _with_number(slot: int, number: float) -> Change:
 def variables(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     """Another value of the same kind in the place of an operand."""
     op = trial.program.ops[group[0]]
-    if len(group) > 1 or op.name in PASSING or int(np.prod(op.shapes[0], dtype=int)) != trial.rows:
+    if op.name in PASSING:
+        return
+    if len(group) > 1:
+        yield from _variables_of_calls(trial, group)
+        return
+    if int(np.prod(op.shapes[0], dtype=int)) != trial.rows:
         return
     known = scope(trial, group[0])
     for slot, atom in enumerate(op.inputs):
         own = np.asarray(atom.value if isinstance(atom, Constant) else trial.values[atom])
         for name, value in known:
-            if value.dtype.kind != own.dtype.kind or value.size not in (1, own.size):
-                continue
-            if own.size == value.size and np.array_equal(own.ravel(), value.ravel()):
-                continue
-            yield Edit(f"{name} in the place of an operand", _with_value(slot, value), 0.92)
+            if _stands_for(own, value):
+                yield Edit(f"{name} in the place of an operand", _with_value(slot, value), 0.92)
+
+
+def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
+    """The same for an expression that is run in several calls of its function: in each, another value of that call."""
+    ops = [trial.program.ops[number] for number in group]
+    site = ops[0].site
+    assert site is not None  # only operations with a site are grouped
+    makers = {place: op for op in trial.program.ops for place in op.outputs}
+    known = [(name, [place] * len(ops)) for name, place in trial.named_inputs()]
+    for line, numbers in _named_values(trial, site, len(ops)):
+        if numbers[0] < group[0]:
+            known.append((f"what line {line} computes", [trial.program.ops[n].outputs[0] for n in numbers]))
+    for slot, atom in enumerate(ops[0].inputs):
+        maker = None if isinstance(atom, Constant) else makers.get(atom)
+        if isinstance(atom, Constant) or (maker is not None and maker.site and maker.site.line == site.line):
+            continue  # a number, or part of the same expression: no variable
+        for name, places in known:
+            if _stands_for(np.asarray(trial.values[atom]), np.asarray(trial.values[places[0]])):
+                reads = {number: (slot, place) for number, place in zip(group, places, strict=True)}
+                yield Edit(f"{name} in the place of an operand", reads, 0.92)
+
+
+def _named_values(trial: Trial, site: Site, calls: int) -> Iterator[tuple[int, list[int]]]:
+    """(line, the operation in each call) of what the function of a site computes on other lines than that, and uses on
+    others again: values that have a name."""
+    ops = trial.program.ops
+    found: dict[tuple[Site, str, int], list[int]] = {}
+    for number, op in enumerate(ops):
+        if op.site is not None and (op.site.file, op.site.function) == (site.file, site.function):
+            found.setdefault((op.site, op.name, len(op.inputs)), []).append(number)
+    for (place, _, _), numbers in found.items():
+        times, rest = divmod(len(numbers), calls)
+        if rest or place.line == site.line:
+            continue
+        for first in range(times):
+            users = [ops[n].site for n in trial.users.get(ops[numbers[first]].outputs[0], ())]
+            if any(user is not None and user.line != place.line for user in users):
+                yield place.line, numbers[first::times]
+
+
+def _stands_for(own: np.ndarray, value: np.ndarray) -> bool:
+    """Whether a value is of the kind and size of an operand, and another."""
+    if value.dtype.kind != own.dtype.kind or value.size not in (1, own.size):
+        return False
+    return own.size != value.size or not np.array_equal(own.ravel(), value.ravel())
 
 
 def _with_value(slot: int, value: np.ndarray) -> Change:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,15 @@ SOLVING = 8  # iterations to find a value with which the outputs are right
 MOST_SCOPE = 160  # values in scope that are tried in the place of another
 PASSING = {"convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy"}
 
+MOST_WORK = 3_000_000  # operations that are run again for one divergence: some 20 s
+
+
+class Spent(Exception):
+    """As much was tried as one divergence is worth."""
+
+
 Change = Callable[[Op, Sequence[Any]], list[Any]]  # what a changed operation gives for its inputs
+Rewiring = Mapping[int, tuple[int, int]]  # operation -> (operand, place that stands there instead)
 
 
 @dataclass(frozen=True)
@@ -61,27 +70,43 @@ class Trial:
             for atom in op.inputs:
                 if not isinstance(atom, Constant):
                     self.users.setdefault(atom, []).append(number)
+        self.work = 0  # operations that were run again
         self.before = self.misses(self.values)
         self.diverging = np.asarray(self.before.any(0))
 
     def groups(self) -> Iterator[list[int]]:
-        """Suspected operations; those of one source expression that is run several times together."""
+        """Suspected operations; those of one source expression that is run several times together.
+
+        A function that is called k times has each of its operations k times: a slip in it is in all of them. An
+        expression may also hold an operation several times by itself (a clip of a clip): then each is a group.
+        """
         found: dict[Any, list[int]] = {}
         for number in sorted(self.suspected):
             op = self.program.ops[number]
             if op.site is not None and op.name != "draw":
                 found.setdefault((op.site, op.name, len(op.inputs)), []).append(number)
-        for (_, name, _), numbers in found.items():
-            # One expression may hold an operation twice (a clip of a clip): then each is looked at alone as well.
+        calls: dict[tuple[str, str], int] = {}
+        for (site, _, _), numbers in found.items():
+            function = (site.file, site.function)
+            calls[function] = min(calls.get(function, len(numbers)), len(numbers))
+        for (site, name, _), numbers in found.items():
             yield numbers
-            if 1 < len(numbers) <= 4 and name not in ("convert_element_type",):
-                yield from ([number] for number in numbers)
+            times, rest = divmod(len(numbers), calls[site.file, site.function])
+            if 1 < times <= 4 and not rest and name != "convert_element_type":
+                yield from (numbers[first::times] for first in range(times))
 
     def constants(self) -> dict[str, int]:
         """Settings among the inputs from which a wrong output is computed."""
         used = {a for n in self.suspected for a in self.program.ops[n].inputs if not isinstance(a, Constant)}
         pairs = zip(self.case.traced.inputs, self.program.inputs, strict=True)
         return {name.partition(".")[2]: p for name, p in pairs if name.startswith("constants.") and p in used}
+
+    def named_inputs(self) -> Iterator[tuple[str, int]]:
+        """(what to call it, place) of inputs that are one number for each row, or one for all."""
+        for name, place in zip(self.case.traced.inputs, self.program.inputs, strict=True):
+            value = np.asarray(self.values[place])
+            if name != "seed" and value.dtype.kind in "fiub" and value.size in (1, self.rows):
+                yield name.partition(".")[2], place
 
     def shape_of(self, place: int) -> tuple[int, ...]:
         """The shape in which another number for each row can stand in a place that may hold one number for all."""
@@ -117,8 +142,14 @@ class Trial:
         """All values after the operations ``numbers`` were each changed in one way."""
         return self._forward({}, dict.fromkeys(numbers, change))
 
-    def _forward(self, overlay: dict[int, Any], changes: dict[int, Change]) -> dict[int, Any]:
-        queue = set(changes)
+    def rewired(self, reads: Rewiring) -> dict[int, Any]:
+        """All values after some operations read an operand from another place, as it is by then."""
+        return self._forward({}, {}, reads)
+
+    def _forward(
+        self, overlay: dict[int, Any], changes: Mapping[int, Change], reads: Rewiring = MappingProxyType({})
+    ) -> dict[int, Any]:
+        queue = {*changes, *reads}
         for place in overlay:
             queue.update(self.users.get(place, ()))
         ops = self.program.ops
@@ -127,9 +158,16 @@ class Trial:
                 number = min(queue)
                 queue.discard(number)
                 op = ops[number]
+                self.work += 1
+                if self.work > MOST_WORK:
+                    raise Spent
                 if op.name == "draw" and self.case.draws:
                     continue  # what was drawn is given, whatever its bounds would be
                 given = [a.value if isinstance(a, Constant) else overlay.get(a, self.values.get(a)) for a in op.inputs]
+                if number in reads:
+                    slot, place = reads[number]
+                    old, value = np.asarray(given[slot]), np.asarray(overlay.get(place, self.values[place]))
+                    given[slot] = np.broadcast_to(value.ravel(), (old.size,)).reshape(old.shape).astype(old.dtype)
                 made = changes[number](op, given) if number in changes else op.run(given)
                 for place, value in zip(op.outputs, made, strict=True):
                     overlay[place] = value
@@ -177,10 +215,7 @@ def scope(trial: Trial, number: int) -> list[tuple[str, Any]]:
     """What one number per row is known when an operation runs, or could be if lines stood in another order (it is not
     computed from the operation): (what to call it, values)."""
     found: list[tuple[str, Any]] = []
-    for name, place in zip(trial.case.traced.inputs, trial.program.inputs, strict=True):
-        value = trial.values[place]
-        if name != "seed" and np.asarray(value).dtype.kind in "fiub" and np.size(value) in (1, trial.rows):
-            found.append((name.partition(".")[2], value))
+    found += [(name, trial.values[place]) for name, place in trial.named_inputs()]
     after = trial.after(number)
     for other, op in enumerate(trial.program.ops):
         if op.name in PASSING or other in after:
