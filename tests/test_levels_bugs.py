@@ -9,7 +9,9 @@ from ports.bugs import BUGS, Bug
 from pytest_envequiv import shrinking
 
 # What takes long and has its own bugs is only run where one is expected.
-OWN = ("L1-jit", "L1-auto_reset", "L1-reset", "L1-after_done", "L3-episodes")
+OWN = (
+    "L1-jit", "L1-auto_reset", "L1-reset", "L1-after_done", "L1-honest", "L2-coverage", "L2-branches", "L3-episodes",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=str)
