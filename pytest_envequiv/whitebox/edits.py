@@ -192,12 +192,12 @@ def _with_number(slot: int, number: float) -> Change:
 def variables(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     """Another value of the same kind in the place of an operand."""
     op = trial.program.ops[group[0]]
-    if op.name in PASSING:
-        return
-    if len(group) > 1:
+    if len(group) > 1 and (op.name not in PASSING or op.name == "broadcast_in_dim"):  # an element of an array
         yield from _variables_of_calls(trial, group)
+    if len(group) > 1 or op.name in PASSING:
         return
     if int(np.prod(op.shapes[0], dtype=int)) != trial.rows:
+        yield from _other_operands(trial, group[0])
         return
     known = scope(trial, group[0])
     for slot, atom in enumerate(op.inputs):
@@ -205,6 +205,26 @@ def variables(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         for name, value in known:
             if _stands_for(own, value):
                 yield Edit(f"{name} in the place of an operand", _with_value(slot, value), 0.92)
+
+
+def _other_operands(trial: Trial, number: int) -> Iterator[Edit]:
+    """For vectors: what other operations of the same function read, if it is there by then."""
+    ops = trial.program.ops
+    op, site = ops[number], ops[number].site
+    assert site is not None  # only operations with a site are grouped
+    makers = {place: n for n, other in enumerate(ops) for place in other.outputs}
+    near = [o for o in ops if o.site is not None and (o.site.file, o.site.function) == (site.file, site.function)]
+    known = {a: None for o in near for a in o.inputs if not isinstance(a, Constant) and makers.get(a, -1) < number}
+    for slot, atom in enumerate(op.inputs):
+        if isinstance(atom, Constant):
+            continue
+        own = trial.values[atom]
+        for place in known:
+            value = trial.values[place]
+            if _stands_for(own, value) and value.shape == own.shape:
+                maker = ops[makers[place]].site if place in makers else None
+                name = "an input" if maker is None else f"what line {maker.line} computes"
+                yield Edit(f"{name} in the place of an operand", {number: (slot, place)}, 0.92)
 
 
 def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
@@ -222,7 +242,7 @@ def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         if isinstance(atom, Constant) or (maker is not None and maker.site and maker.site.line == site.line):
             continue  # a number, or part of the same expression: no variable
         for name, places in known:
-            if _stands_for(np.asarray(trial.values[atom]), np.asarray(trial.values[places[0]])):
+            if _stands_for(trial.values[atom], trial.values[places[0]]):
                 reads = {number: (slot, place) for number, place in zip(group, places, strict=True)}
                 yield Edit(f"{name} in the place of an operand", reads, 0.92)
 
@@ -245,8 +265,10 @@ def _named_values(trial: Trial, site: Site, calls: int) -> Iterator[tuple[int, l
                 yield place.line, numbers[first::times]
 
 
-def _stands_for(own: np.ndarray, value: np.ndarray) -> bool:
-    """Whether a value is of the kind and size of an operand, and another."""
+def _stands_for(own: Any, value: Any) -> bool:
+    """Whether a value is of the kind and size of an operand, and another. A key is no number."""
+    if not (isinstance(own, np.ndarray | np.generic) and isinstance(value, np.ndarray | np.generic)):
+        return False
     if value.dtype.kind != own.dtype.kind or value.size not in (1, own.size):
         return False
     return own.size != value.size or not np.array_equal(own.ravel(), value.ravel())

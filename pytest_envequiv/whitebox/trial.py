@@ -92,7 +92,7 @@ class Trial:
         for (site, name, _), numbers in found.items():
             yield numbers
             times, rest = divmod(len(numbers), calls[site.file, site.function])
-            if 1 < times <= 4 and not rest and name != "convert_element_type":
+            if 1 < times <= 8 and not rest and name != "convert_element_type":
                 yield from (numbers[first::times] for first in range(times))
 
     def constants(self) -> dict[str, int]:
