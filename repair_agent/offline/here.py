@@ -1,0 +1,119 @@
+"""Where an edit would stand: which names, attributes and functions there are to write it with."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pytest_envequiv.power.edits import KEYS
+from pytest_envequiv.power.syntax import Code
+from repair_agent.offline.mining import Words, bare, similar
+
+Memory = dict[tuple[str, ...], list[str]]
+
+
+@dataclass(frozen=True)
+class Here:
+    """Where an expression stands: in a statement of a function, as (a part of) the value of ``assigned``.
+
+    names    what is bound before, nearest first; structures: name -> its attributes; before: where the statement begins
+    """
+
+    assigned: str = ""
+    names: tuple[str, ...] = ()
+    structures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    numpy: str = "jnp"
+    own: frozenset[str] = frozenset()
+    memory: Memory = field(default_factory=dict)  # of what was worked out for a place of this function before
+
+    @property
+    def words(self) -> Words:
+        return Words(self.resolve, self.numpy, self.own)
+
+    def resolve(self, name: str) -> str | None:
+        """What the reference's name is here: a local name, or an attribute of something that is given."""
+        plain, fields = self._known
+        for known in (plain, fields):
+            if name in known:
+                return known[name]
+        for known in (plain, fields):
+            exact = next((n for n in known if bare(n) == bare(name)), None)
+            if exact is not None:
+                return known[exact]
+        near = similar(name, (*plain, *fields))
+        return None if near is None else plain.get(near) or fields[near]
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Local names, and attributes of structures, each with how it is written."""
+        plain = {n: n for n in reversed(self.names) if n not in self.structures}
+        return plain, {a: f"{s}.{a}" for s, attributes in self.structures.items() for a in attributes}
+
+    def remembered(self, what: str, build: Callable[[], Iterable[str | None]]) -> list[str]:
+        """Texts that depend on the names of this place alone, short ones, each once."""
+        key = (what, *self.names)
+        if key not in self.memory:
+            texts = dict.fromkeys(build())
+            self.memory[key] = [t for t in texts if t is not None and len(t) < 400]
+        return self.memory[key]
+
+    @cached_property
+    def values(self) -> list[str]:
+        """What could stand as an operand: names, then attributes."""
+        plain = [n for n in self.names if n not in self.structures and not KEYS.search(n) and n not in ("self", "cls")]
+        fields = [f"{s}.{a}" for s, attributes in self.structures.items() if s != "self" for a in attributes]
+        return plain + fields
+
+
+def numpy_of(tree: ast.Module) -> str:
+    """What a module calls jax.numpy (or numpy)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in ("jax.numpy", "numpy") and alias.asname:
+                    return alias.asname
+        if isinstance(node, ast.ImportFrom) and node.module == "jax":
+            for alias in node.names:
+                if alias.name == "numpy":
+                    return alias.asname or alias.name
+    return "jnp"
+
+
+def class_fields(tree: ast.Module) -> dict[str, tuple[str, ...]]:
+    """Class -> the fields it declares."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            named = [s.target for s in node.body if isinstance(s, ast.AnnAssign)]
+            found[node.name] = tuple(t.id for t in named if isinstance(t, ast.Name))
+    return found
+
+
+def structures_of(
+    function: ast.FunctionDef, code: Code, fields: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Parameter -> the attributes it has: those its class declares, and those that are read from it."""
+    found = {}
+    for parameter in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs):
+        noted = parameter.annotation
+        declared = fields.get(code.text(noted).split("|")[0].strip(), ()) if noted is not None else ()
+        read = [
+            n for n in code.attributes.get(parameter.arg, ()) if n not in ("at", "shape", "T", "dtype", "size", "ndim")
+        ]
+        if declared or read:
+            found[parameter.arg] = tuple(dict.fromkeys((*declared, *read)))
+    return found
+
+
+def bound_in(function: ast.FunctionDef, code: Code) -> dict[str, int]:
+    """Name -> the character from which on it is known."""
+    given = function.args
+    found = {a.arg: code.start(function) for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
+    for node in ast.walk(function):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body"):
+            for name in ast.walk(node):
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                    found.setdefault(name.id, code.end(node))
+    return found
