@@ -5,6 +5,7 @@ Plain values; ``as_json`` of each is what the report, the worker's pipe and the 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Callable
@@ -138,6 +139,14 @@ class Verdict:
             evidence=data["evidence"],
             counterexample=data["counterexample"],
         )
+
+
+def side_named(word: str) -> tuple[str, str]:
+    """("ref" or "target", name) of a word of a command line."""
+    side, _, name = word.partition("=")
+    if side not in ("ref", "target") or not name:
+        raise argparse.ArgumentTypeError(f"{word!r}: write ref=NAME target=NAME")
+    return side, name
 
 
 def pair_name(ref: str, target: str) -> str:

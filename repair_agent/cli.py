@@ -22,6 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pytest_envequiv.verdict import side_named
 from repair_agent import dry_run, journal, loop, session, stub, suite
 from repair_agent.budget import Limits
 from repair_agent.command import Command
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("pair", nargs=2, type=_named, metavar="ref=NAME target=NAME", help="named as for pytest --envequiv")
+    add("pair", nargs=2, type=side_named, metavar="ref=NAME target=NAME", help="named as for pytest --envequiv")
     add("--report", type=Path, metavar="FILE", help="pytest's JSON report to begin from, if it is of these files")
     add("--contract", metavar="FILE", help="the pair's contract, a TOML file")
     add("--profile", choices=PROFILES, help="of the suite (default: quick, or the report's)")
@@ -125,13 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     run("--resume", action="store_true", help="go on from the pair's last checkpoint, with the options it had")
     run("--replay", type=Path, metavar="FILE", help="a trajectory, run again without the API")
     return parser
-
-
-def _named(word: str) -> tuple[str, str]:
-    side, _, name = word.partition("=")
-    if side not in ("ref", "target") or not name:
-        raise argparse.ArgumentTypeError(f"{word!r}: write ref=NAME target=NAME")
-    return side, name
 
 
 def _count(word: str) -> int:

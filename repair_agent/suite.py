@@ -51,6 +51,17 @@ class Question:
     options: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
 
+    def settings(self) -> dict[str, Any]:
+        """As pytest_envequiv.verdict.Settings takes it, for processes that ask the judge without pytest."""
+        return {
+            "ref": self.ref,
+            "target": self.target,
+            "profile": self.profile,
+            "seed": self.seed,
+            "contract": self.contract,
+            "strict": "--envequiv-strict" in self.options,
+        }
+
 
 @dataclass(frozen=True)
 class Finding:

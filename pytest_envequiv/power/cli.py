@@ -16,7 +16,7 @@ from pytest_envequiv.errors import EnvequivError
 from pytest_envequiv.power import run, table
 from pytest_envequiv.power.measure import Result
 from pytest_envequiv.power.mutants import Mutant
-from pytest_envequiv.verdict import LEVELS, PROFILES, Settings, pair_name
+from pytest_envequiv.verdict import LEVELS, PROFILES, Settings, pair_name, side_named
 
 NEEDS = "pip install 'pytest-envequiv[power]'"
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="envequiv-power", description=__doc__)
-    parser.add_argument("pair", nargs=2, metavar="ref=NAME target=NAME", type=_named)
+    parser.add_argument("pair", nargs=2, metavar="ref=NAME target=NAME", type=side_named)
     parser.add_argument("--profile", choices=PROFILES, default="quick", help="how much each run looks at")
     parser.add_argument("--levels", default=",".join(LEVELS), help="levels that may kill (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the runs, and of the sample")
@@ -63,13 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="only list the mutants")
     return parser
-
-
-def _named(word: str) -> tuple[str, str]:
-    side, _, name = word.partition("=")
-    if side not in ("ref", "target") or not name:
-        raise argparse.ArgumentTypeError(f"{word!r}: write ref=NAME target=NAME")
-    return side, name
 
 
 def _measured(options: argparse.Namespace) -> int:

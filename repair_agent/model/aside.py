@@ -21,7 +21,7 @@ SECONDS = 300.0
 
 def ask(question: suite.Question, root: Path, request: dict[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
     """The answer of ``evaluate.py`` to a request about a pair; {"error", "traceback"} if there is none."""
-    asked = {**request, "settings": settings(question)}
+    asked = {**request, "settings": question.settings()}
     env = clean(suite.environment(question, root))
     argv = [sys.executable, "-m", "repair_agent.model.evaluate"]
     code, out, said = process(argv, root, env, json.dumps(asked), seconds)
@@ -32,18 +32,6 @@ def ask(question: suite.Question, root: Path, request: dict[str, Any], seconds: 
         why = f"no answer within {seconds:g} s" if code is None else f"the process ended with exit code {code}: {last}"
         return {"error": why, "traceback": []}
     return found if isinstance(found, dict) else {"error": f"an answer of another kind: {out[:200]}", "traceback": []}
-
-
-def settings(question: suite.Question) -> dict[str, Any]:
-    """The question as pytest_envequiv.verdict.Settings takes it."""
-    return {
-        "ref": question.ref,
-        "target": question.target,
-        "profile": question.profile,
-        "seed": question.seed,
-        "contract": question.contract,
-        "strict": "--envequiv-strict" in question.options,
-    }
 
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:

@@ -151,11 +151,7 @@ def _job(case: Case, files: list[str], tried: list[str], parts: int, seconds: fl
             if place is not None and [place, suspect["line"]] not in blamed:
                 blamed.append([place, suspect["line"]])
     return {
-        "ref": question.ref,
-        "target": question.target,
-        "profile": question.profile,
-        "seed": question.seed,
-        "contract": question.contract,
+        "settings": question.settings(),
         "files": list(places),
         "blamed": blamed,
         "checks": list(group.checks),

@@ -62,11 +62,7 @@ class Job:
     parts      how many processes share the work
     """
 
-    ref: str
-    target: str
-    profile: str
-    seed: int
-    contract: str | None
+    settings: Settings
     files: tuple[str, ...]
     blamed: tuple[tuple[str, int], ...]
     checks: tuple[str, ...]
@@ -79,12 +75,9 @@ class Job:
     @staticmethod
     def from_json(data: dict[str, Any]) -> Job:
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        given["settings"] = Settings(**data["settings"])
         given["blamed"] = tuple((file, line) for file, line in data["blamed"])
         return Job(**given)
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(self.ref, self.target, profile=self.profile, seed=self.seed, contract=self.contract)
 
 
 @dataclass
@@ -132,7 +125,7 @@ def searched(job: Job, part: int, folder: Path, tell: Tell) -> None:
         return
     texts = {file: Path(file).read_text(encoding="utf-8") for file in job.files}
     tell("saved", why=_told(case))
-    source = _reference(job.ref, case.saved)
+    source = _reference(job.settings.ref, case.saved)
     ranked = _ranked(job, case, texts, source, options)
     screen = _Screen(job, case, ref, options, texts)
     parent, shown = os.getppid(), 0.0
@@ -176,10 +169,10 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
             time.sleep(0.02)
         return pickle.loads(place.read_bytes()), ref
     try:
-        ref = remembering(job.ref, dict(contract_of(job.settings).ref_options))
+        ref = remembering(job.settings.ref, dict(contract_of(job.settings).ref_options))
         case: Case | None
         try:
-            target = open_backend(job.target, options, ref.spec)
+            target = open_backend(job.settings.target, options, ref.spec)
         except Exception as error:
             case = Case(Saved(ref.spec, (), f"the target does not open: {error}"))
         else:
@@ -246,7 +239,7 @@ def _ranked(job: Job, case: Case, texts: dict[str, str], source: Mined, options:
     for rank, (file, line) in enumerate(job.blamed):
         blamed[file].setdefault(line, rank)
     with suppress(Exception):  # a target that cannot be traced has no slice
-        for file, line in _slice(open_backend(job.target, options, case.saved.spec), case):
+        for file, line in _slice(open_backend(job.settings.target, options, case.saved.spec), case):
             if file in blamed:
                 blamed[file].setdefault(line, SLICE)
     if not any(blamed.values()):
@@ -310,7 +303,8 @@ class _Screen:
     @contextmanager
     def _loaded(self, file: str, text: str) -> Iterator[Any]:
         unplayed = plain.unplayed() if self.case.saved.asked and not self.case.saved.anew else nullcontext()
-        with unplayed, loading.loaded(self.job.target, self.options, file, text, self.case.saved.spec) as backend:
+        name = self.job.settings.target
+        with unplayed, loading.loaded(name, self.options, file, text, self.case.saved.spec) as backend:
             yield backend
 
     def _asked_anew(self, candidate: Candidate, backend: Any) -> bool | None:
@@ -338,7 +332,7 @@ class _Screen:
     @property
     def ref(self) -> Any:
         if self._ref is None:
-            self._ref = remembering(self.job.ref, dict(contract_of(self.job.settings).ref_options))
+            self._ref = remembering(self.job.settings.ref, dict(contract_of(self.job.settings).ref_options))
         return self._ref
 
 

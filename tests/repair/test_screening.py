@@ -111,7 +111,7 @@ def search(name, folder, tmp_path, line: int, check: str, field: str, until="cle
     """Everything a search of one process tells, until the first edit of which ``until`` is told."""
     path = os.path.realpath(folder / f"{name}.py")
     blamed = ((path, line),) if line else ()
-    job = Job("car_reference", name, "quick", 0, None, (path,), blamed, (check,), (field,), seconds=100)
+    job = Job(Settings("car_reference", name), (path,), blamed, (check,), (field,), seconds=100)
     told = []
 
     class Enough(Exception):
