@@ -4,11 +4,15 @@ than they run."""
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
+import textwrap
 from pathlib import Path
 
 import jax
 import pytest
+from processes import PROGRAM
 
 from pytest_envequiv.backends.process import open_name
 from pytest_envequiv.backends.protocol import Backend
@@ -74,3 +78,21 @@ def fake_judge(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def program(tmp_path):
+    """The command line of PROGRAM with ``body`` in it."""
+
+    def write(body: str = "") -> str:
+        path = tmp_path / "program.py"
+        path.write_text(PROGRAM.replace("BODY", textwrap.dedent(body)))
+        return shlex.join([sys.executable, str(path)])
+
+    return write
+
+
+@pytest.fixture
+def run(pytester, fake_judge):
+    """Run pytest with arguments as one would type them, and with the fake judge."""
+    return lambda line="", *more: pytester.runpytest_subprocess(*line.split(), *more)

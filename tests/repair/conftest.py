@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import desk
 import pytest
 import toy_judge
 from messages_server import Server
 
 from repair_agent import cli, journal
+from repair_agent.case import Case
 from repair_agent.tree import guard
 
 
@@ -65,24 +67,40 @@ def repository(tmp_path, monkeypatch) -> Repository:
     return made
 
 
+@pytest.fixture
+def case(tmp_path) -> Case:
+    """A port of two functions and one group of failures."""
+    return desk.made(tmp_path)
+
+
+@pytest.fixture
+def serving():
+    """Begins a scripted Messages server; at the end of the test the protocol must have been kept."""
+    servers: list[Server] = []
+
+    def begin(script, **options) -> Server:
+        servers.append(Server(script, **options).__enter__())
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.__exit__()
+        assert not server.problems
+
+
 class Workshop:
     """A repository with a reference, a port, and the whole program with a suite that takes milliseconds."""
 
     PAIR = ("ref=reference:Car", "target=port")
 
-    def __init__(self, repository: Repository, capsys):
-        self.repository, self.top, self._capsys = repository, repository.top, capsys
-        self.servers: list[Server] = []
+    def __init__(self, repository: Repository, capsys, serving):
+        self.repository, self.top, self._capsys, self.server = repository, repository.top, capsys, serving
         self.said = ""  # what the last run printed, on both streams
 
     def begin(self, port: str) -> None:
         """The port as it is found."""
         self.repository.write(port=port)
         self.repository.commit("a port")
-
-    def server(self, script, **options) -> Server:
-        self.servers.append(Server(script, **options).__enter__())
-        return self.servers[-1]
 
     def run(self, *words: str, pair: tuple[str, ...] = PAIR) -> int:
         self._capsys.readouterr()
@@ -130,7 +148,7 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path, monkeypatch, capsys, checkout_at_rest):
+def workshop(tmp_path, monkeypatch, capsys, checkout_at_rest, serving):
     made = Repository(tmp_path / "user")
     made.write(reference=toy_judge.REFERENCE, port=toy_judge.PORT)
     made.commit()
@@ -140,8 +158,4 @@ def workshop(tmp_path, monkeypatch, capsys, checkout_at_rest):
     monkeypatch.chdir(made.top)
     monkeypatch.setattr(sys, "path", list(sys.path))
     toy_judge.install(monkeypatch.setattr)
-    shop = Workshop(made, capsys)
-    yield shop
-    for server in shop.servers:
-        server.__exit__()
-        assert not server.problems
+    return Workshop(made, capsys, serving)

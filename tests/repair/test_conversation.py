@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -75,21 +76,17 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, serving):
     monkeypatch.setattr(tools.suite, "judged", lambda question, root, checks, seconds: suite(root))
-    servers = []
+    folders = itertools.count(1)
 
     def begin(script, limits=None, **options) -> Place:
-        server = Server(script).__enter__()
-        servers.append(server)
-        made = Place(tmp_path / str(len(servers)), server, limits, **options)
+        server = serving(script)
+        made = Place(tmp_path / str(next(folders)), server, limits, **options)
         made.server = server
         return made
 
-    yield begin
-    for server in servers:
-        server.__exit__()
-        assert not server.problems
+    return begin
 
 
 def results(server: Server) -> list[dict]:

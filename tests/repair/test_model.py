@@ -52,21 +52,16 @@ class Asking:
 
 
 @pytest.fixture
-def asking(tmp_path):
-    """A server with a script and a model on it; afterwards the protocol must have been kept."""
-    servers = []
+def asking(tmp_path, serving):
+    """A server with a script and a model on it."""
 
     def begin(script, limits=None, counts=True, **options):
-        server = Server(script, counts).__enter__()
-        servers.append(server)
+        server = serving(script, counts=counts)
         made = Asking(server, tmp_path, limits, **options)
         made.server = server
         return made
 
-    yield begin
-    for server in servers:
-        server.__exit__()
-        assert not server.problems
+    return begin
 
 
 # -- what goes out, what comes back ----------------------------------------------------------------------------------
