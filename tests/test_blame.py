@@ -74,6 +74,11 @@ SLIPS = {
         "lc2 * dtheta2 * dtheta1 * jnp.sin(theta2)",
         "lc2 * dtheta2 * theta1 * jnp.sin(theta2)",
     ),
+    "an operator that moves the brackets, in a function that is called four times": (
+        ACROBOT,
+        "a + d2 / d1 * phi1 -",
+        "a + d2 + d1 * phi1 -",
+    ),
     "clip too much": (
         CAR,
         "state.velocity\n            + (action - 1) * params.force",

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.whitebox import edits
+from pytest_envequiv.whitebox.brackets import restoring
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import Op, read
 from pytest_envequiv.whitebox.sources import Silent
@@ -74,6 +75,7 @@ def blame(
             _sliced(trial, groups),
             _settings(trial, where),
             _changed(trial, groups, edits.slips),
+            _changed(trial, groups, restoring(trial)),
             _misnamed(trial, names),
             _unchanged(trial, silent),
             _changed(trial, groups, edits.literals),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -12,23 +12,23 @@ import numpy as np
 
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Constant, Op
-from pytest_envequiv.whitebox.trial import PASSING, Change, Rewiring, Trial, numbers_for, plausible, scope, solve_number
+from pytest_envequiv.whitebox.trial import PASSING, Change, Others, Trial, numbers_for, plausible, scope, solve_number
 
 Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of an operation, or operands that are read from other places. ``weight``: how likely such a slip is,
-    next to others that explain as much."""
+    """One change of an operation, or other operations in the place of some. ``weight``: how likely such a slip is, next
+    to others that explain as much."""
 
     why: str
-    change: Change | Rewiring
+    change: Change | Others
     weight: float = 1.0
 
     def tried(self, trial: Trial, group: Sequence[int]) -> Mapping[int, Any]:
         """All values with the change made at every operation of the group."""
-        return trial.edited(group, self.change) if callable(self.change) else trial.rewired(self.change)
+        return trial.edited(group, self.change) if callable(self.change) else trial.replaced(self.change)
 
 
 Kind = Callable[[Trial, Sequence[int]], Iterator[Edit]]
@@ -224,7 +224,7 @@ def _other_operands(trial: Trial, number: int) -> Iterator[Edit]:
             if _stands_for(own, value) and value.shape == own.shape:
                 maker = ops[makers[place]].site if place in makers else None
                 name = "an input" if maker is None else f"what line {maker.line} computes"
-                yield Edit(f"{name} in the place of an operand", {number: (slot, place)}, 0.92)
+                yield Edit(f"{name} in the place of an operand", {number: _reading(op, slot, place, own)}, 0.92)
 
 
 def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
@@ -243,8 +243,11 @@ def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
             continue  # a number, or part of the same expression: no variable
         for name, places in known:
             if _stands_for(trial.values[atom], trial.values[places[0]]):
-                reads = {number: (slot, place) for number, place in zip(group, places, strict=True)}
-                yield Edit(f"{name} in the place of an operand", reads, 0.92)
+                others = {
+                    number: _reading(op, slot, place, trial.values[atom])
+                    for number, op, place in zip(group, ops, places, strict=True)
+                }
+                yield Edit(f"{name} in the place of an operand", others, 0.92)
 
 
 def _named_values(trial: Trial, site: Site, calls: int) -> Iterator[tuple[int, list[int]]]:
@@ -277,8 +280,24 @@ def _stands_for(own: Any, value: Any) -> bool:
 def _with_value(slot: int, value: np.ndarray) -> Change:
     def change(op: Op, values: Sequence[Any]) -> list[Any]:
         given = list(values)
-        old = np.asarray(given[slot])
-        given[slot] = np.broadcast_to(value.ravel(), (old.size,)).reshape(old.shape).astype(old.dtype)
+        given[slot] = _like(value, given[slot])
         return op.run(given)
 
     return change
+
+
+def _reading(op: Op, slot: int, place: int, own: Any) -> Op:
+    """The operation with an operand, now like ``own``, that is read from another place."""
+
+    def run(values: Sequence[Any]) -> list[Any]:
+        given = list(values)
+        given[slot] = _like(given[slot], own)
+        return op.run(given)
+
+    return replace(op, inputs=(*op.inputs[:slot], place, *op.inputs[slot + 1 :]), run=run)
+
+
+def _like(value: Any, own: Any) -> np.ndarray:
+    """A value in the shape and dtype of another of its size."""
+    value, own = np.asarray(value), np.asarray(own)
+    return np.broadcast_to(value.ravel(), (own.size,)).reshape(own.shape).astype(own.dtype)

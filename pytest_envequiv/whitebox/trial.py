@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from types import MappingProxyType
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class Spent(Exception):
 
 
 Change = Callable[[Op, Sequence[Any]], list[Any]]  # what a changed operation gives for its inputs
-Rewiring = Mapping[int, tuple[int, int]]  # operation -> (operand, place that stands there instead)
+Others = Mapping[int, Op]  # operation -> another that stands there instead; it reads only what is there by then
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,15 @@ class Trial:
 
     def edited(self, numbers: Sequence[int], change: Change) -> dict[int, Any]:
         """All values after the operations ``numbers`` were each changed in one way."""
-        return self._forward({}, dict.fromkeys(numbers, change))
+        ops = self.program.ops
+        return self.replaced({n: replace(ops[n], run=partial(change, ops[n])) for n in numbers})
 
-    def rewired(self, reads: Rewiring) -> dict[int, Any]:
-        """All values after some operations read an operand from another place, as it is by then."""
-        return self._forward({}, {}, reads)
+    def replaced(self, others: Others) -> dict[int, Any]:
+        """All values with other operations in the place of some."""
+        return self._forward({}, others)
 
-    def _forward(
-        self, overlay: dict[int, Any], changes: Mapping[int, Change], reads: Rewiring = MappingProxyType({})
-    ) -> dict[int, Any]:
-        queue = {*changes, *reads}
+    def _forward(self, overlay: dict[int, Any], others: Others) -> dict[int, Any]:
+        queue = {*others}
         for place in overlay:
             queue.update(self.users.get(place, ()))
         ops = self.program.ops
@@ -157,18 +156,14 @@ class Trial:
             while queue:
                 number = min(queue)
                 queue.discard(number)
-                op = ops[number]
+                op = others.get(number, ops[number])
                 self.work += 1
                 if self.work > MOST_WORK:
                     raise Spent
                 if op.name == "draw" and self.case.draws:
                     continue  # what was drawn is given, whatever its bounds would be
                 given = [a.value if isinstance(a, Constant) else overlay.get(a, self.values.get(a)) for a in op.inputs]
-                if number in reads:
-                    slot, place = reads[number]
-                    old, value = np.asarray(given[slot]), np.asarray(overlay.get(place, self.values[place]))
-                    given[slot] = np.broadcast_to(value.ravel(), (old.size,)).reshape(old.shape).astype(old.dtype)
-                made = changes[number](op, given) if number in changes else op.run(given)
+                made = op.run(given)
                 for place, value in zip(op.outputs, made, strict=True):
                     overlay[place] = value
                     queue.update(n for n in self.users.get(place, ()) if n > number)
