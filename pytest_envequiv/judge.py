@@ -47,12 +47,17 @@ class Judge:
 
     checks   in the order they should run; ids are the same in every process for the same settings and files
     notes    differences of convention that were understood and bridged, one line each
+
+    ``shrink=False``: a divergence is left as it was found, where nobody would read a counterexample.
     """
 
-    def __init__(self, settings: Settings, progress: Progress = silent, ref: Any = None, target: Any = None):
+    def __init__(
+        self, settings: Settings, progress: Progress = silent, ref: Any = None, target: Any = None, shrink: bool = True
+    ):
         started = time.monotonic()
         _sensible(settings)
         self.settings = settings
+        self.shrink = shrink
         self.contract = contract_of(settings)
         self.pair = Pair(settings, self.contract, progress, ref, target)
         # From here on; what a pair is must not depend on the seed. The counterexamples carry the one that was used.
@@ -137,6 +142,8 @@ class Judge:
         step = self._step_of(check)
         progress("looking for the line to blame", 0, 0)
         verdict.evidence["blame"] = blaming.suspects(self.bench, verdict, step)
+        if not self.shrink:
+            return verdict
         progress("shrinking the counterexample", 0, 0)
         verdict, example = shrinking.make(self.bench, verdict, step)
         if example is None:

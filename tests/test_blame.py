@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import pytest
 from ports import drift, judging
 
-from pytest_envequiv import shrinking
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.levels import blaming
 from pytest_envequiv.power.loading import loaded, sources
@@ -36,7 +35,7 @@ def slipped(pair, old, new, output):
     before, after = plain.splitlines(), edited.splitlines()
     lines = {n for n, (a, b) in enumerate(zip(before, after, strict=False), 1) if a != b}
     with loaded(target, None, file, edited) as backend:
-        yield Judge(Settings(ref, target, output=str(output)), target=backend), lines
+        yield Judge(Settings(ref, target, output=str(output)), target=backend, shrink=False), lines
 
 
 def blamed(judge, *patterns):
@@ -103,8 +102,7 @@ TIES = {"comparison turned": 3}
 
 
 @pytest.mark.parametrize("kind", SLIPS)
-def test_a_slip_in_a_step(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(shrinking, "make", lambda bench, verdict, step: (verdict, None))  # has tests of its own
+def test_a_slip_in_a_step(kind, tmp_path):
     with slipped(*SLIPS[kind], tmp_path) as (judge, lines):
         found = blamed(judge, "L2-play-*")
     assert lines & {s["line"] for s in found[: TIES.get(kind, 1)]}, (lines, found)
@@ -181,7 +179,6 @@ def test_blame_that_fails_leaves_the_verdict_alone(check, monkeypatch):
 
 
 def test_blame_does_not_search_for_ever(monkeypatch, tmp_path):
-    monkeypatch.setattr(shrinking, "make", lambda bench, verdict, step: (verdict, None))
     monkeypatch.setattr(trial, "MOST_WORK", 200)
     with slipped(*SLIPS["sign"], tmp_path) as (judge, _):
         found = blamed(judge, "L2-play-*")

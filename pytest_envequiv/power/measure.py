@@ -1,7 +1,7 @@
 """What the verifier says of one mutant: whether it is caught, by what, how soon, and whether the right line is blamed.
 
-The checks are the product's own. Only two things are arranged for speed: the reference remembers its answers, and the
-mutant is imported in place instead of being written to disk.
+The checks are the product's own. Only three things are arranged for speed: the reference remembers its answers, the
+mutant is imported in place instead of being written to disk, and nothing is shrunk.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _asked(
     started: float,
 ) -> Result:
     result = Result(mutant.id, "survived")
-    judge = Judge(settings, ref=ref, target=target)
+    judge = Judge(settings, ref=ref, target=target, shrink=False)
     for level in (level for level in ORDER if level in settings.levels):
         found = _first_difference(judge, level)
         result.levels[level] = found is not None

@@ -325,7 +325,7 @@ class _Screen:
     def _checked(self, backend: Any) -> bool | None:
         """Where saved transitions show nothing wrong: what the first of the checks says."""
         with tempfile.TemporaryDirectory() as output:
-            judge = Judge(replace(self.job.settings, output=output), ref=self.ref, target=backend)
+            judge = Judge(replace(self.job.settings, output=output), ref=self.ref, target=backend, shrink=False)
             equal = all(judge.run(check).word == EQUAL for check in self.job.checks[:1])
         return True if equal else None
 
