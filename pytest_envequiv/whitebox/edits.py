@@ -252,7 +252,7 @@ def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
 
 def _named_values(trial: Trial, site: Site, calls: int) -> Iterator[tuple[int, list[int]]]:
     """(line, the operation in each call) of what the function of a site computes on other lines than that, and uses on
-    others again: values that have a name."""
+    others again, or nowhere: values that have a name."""
     ops = trial.program.ops
     found: dict[tuple[Site, str, int], list[int]] = {}
     for number, op in enumerate(ops):
@@ -264,7 +264,7 @@ def _named_values(trial: Trial, site: Site, calls: int) -> Iterator[tuple[int, l
             continue
         for first in range(times):
             users = [ops[n].site for n in trial.users.get(ops[numbers[first]].outputs[0], ())]
-            if any(user is not None and user.line != place.line for user in users):
+            if not users or any(user is not None and user.line != place.line for user in users):
                 yield place.line, numbers[first::times]
 
 
