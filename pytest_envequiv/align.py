@@ -22,6 +22,7 @@ CLOCKS = {
     "numsteps", "stepnum", "curstep", "currentstep",
 }  # fmt: skip
 CLOSE, ENOUGH = 1e-3, 0.9
+EXACT, NEAR = 0.995, 0.1  # a score that leaves no doubt; without one, scores that may as well be the best
 EARLY = (3, 1, 0)  # steps after the reset within which a port that runs away is still recognised
 UNMOVED = "nothing on the reference's side moves with it"
 
@@ -301,7 +302,7 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
     if constant and name in pairs.moving:
         return None, "it does not move while both sides have the same history"
     if scored:
-        best = max(scored, key=lambda entry: (round(entry[0], 2), -entry[1]))
+        best = _best(scored)
         # Rivals that never differ from the best are the same quantity under another name.
         rivals = [
             e
@@ -320,6 +321,15 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
         if all(p is not None for p in pieces):
             return Link(name, leaf, tuple(p for p in pieces if p is not None), how="value"), ""
     return None, UNMOVED
+
+
+def _best(scored: list[Any]) -> Any:
+    """Of entries (score, preference, ...) the one to believe. If nothing fits exactly, the port has a bug: then a field
+    is rather the state that it nearly is than what is made of it (a small angle is nearly its own sine)."""
+    top = max(score for score, *_ in scored)
+    if top >= EXACT:
+        return max(scored, key=lambda entry: (round(entry[0], 2), -entry[1]))
+    return min((entry for entry in scored if entry[0] >= top - NEAR), key=lambda entry: (entry[1], -entry[0]))
 
 
 def _same_column(a: np.ndarray, b: np.ndarray) -> bool:
@@ -352,12 +362,12 @@ def _element(name: str, column: np.ndarray, pairs: Pairs) -> Source | None:
     if (column == column[0]).all():
         return Source("constant", value=(float(column[0]),))
     scored = [
-        (_score(other, column[:, None]), -_preference(s, name), s)
+        (_score(other, column[:, None]), _preference(s, name), s)
         for s, other in _columns(pairs)
         if other.shape[1] == 1
     ]
-    best = max(scored, key=lambda entry: (round(entry[0], 2), entry[1]), default=None)
-    return best[2] if best and best[0] >= ENOUGH else None
+    enough = [entry for entry in scored if entry[0] >= ENOUGH]
+    return _best(enough)[2] if enough else None
 
 
 def _score(a: np.ndarray, b: np.ndarray) -> float:

@@ -25,21 +25,33 @@ class Side:
         self.compiled = getattr(backend, "compiled", backend.spec.traceable)  # it wants every draw it may make
         self.transitions = 0
         self.progress: Progress = silent
+        self._shapes: dict[str, tuple[tuple[int, ...], str]] = {}  # of one row of each output, and what gave it first
         self.deadline = float("inf")  # time.monotonic() after which nothing more is asked
 
     def close(self) -> None:
         self.backend.close()
 
     def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
-        return self._guarded("reset", lambda: self.backend.reset(seeds, tape))
+        return self._formed("reset", self._guarded("reset", lambda: self.backend.reset(seeds, tape)))
 
     def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
         self.transitions += len(state)
-        return self._guarded("step", lambda: self.backend.step(state, action, seeds, tape))
+        return self._formed("step", self._guarded("step", lambda: self.backend.step(state, action, seeds, tape)))
 
     def call(self, where: str, function: Any) -> Any:
         """Anything else a backend offers, guarded alike."""
         return self._guarded(where, function)
+
+    def _formed(self, where: str, outcome: Outcome) -> Outcome:
+        """The outcome, if each output has the shape it always had. Raises BackendError."""
+        for name, value in outcome.outputs.items():
+            shape = np.shape(value)[1:]
+            before, first = self._shapes.setdefault(name, (shape, where))
+            if shape != before:
+                raise BackendError(
+                    self.name, where, f"{name} has shape {shape} for one row after {where}, {before} after {first}"
+                )
+        return outcome
 
     def _guarded(self, where: str, function: Any) -> Any:
         self.progress(f"{self.name}.{where}", 0, 0)

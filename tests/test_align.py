@@ -1,0 +1,36 @@
+"""Which of the reference's numbers a field of the target is, told from states with the same history."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pytest_envequiv import align
+from pytest_envequiv.backends.protocol import Leaf, State
+
+STEPS = np.repeat(np.arange(8), 50)
+
+
+def mapped(drift: float, wobble: float = 0.0):
+    """The map of a port whose angle runs away by ``drift`` a step, of a reference that shows its sine."""
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(-0.1, 0.1, len(STEPS))
+    theirs = angle + drift * STEPS * rng.uniform(-1, 1, len(STEPS)) + wobble
+    pairs = align.Pairs(State({"theta": angle}), {"observation": np.sin(angle)[:, None]}, STEPS, State({"phi": theirs}))
+    return align.propose({"phi": Leaf((), "float32")}, {"theta": Leaf((), "float64")}, pairs, {}, {}).text()["phi"]
+
+
+def test_a_small_angle_is_not_taken_for_its_sine():
+    assert mapped(0.0) == "theta"
+    assert all(mapped(drift) == "theta" for drift in np.geomspace(1e-6, 1e-2, 60)), "however little or much is wrong"
+
+
+def test_what_is_shown_exactly_is_believed_before_what_is_near():
+    angle = np.linspace(-0.5, 0.5, 200)
+    pairs = align.Pairs(
+        State({"theta": angle}),
+        {"observation": np.sin(angle)[:, None]},
+        np.zeros(200, int),
+        State({"sine": np.sin(angle)}),
+    )
+    found = align.propose({"sine": Leaf((), "float32")}, {"theta": Leaf((), "float64")}, pairs, {}, {})
+    assert found.text() == {"sine": "output:observation"}

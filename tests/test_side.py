@@ -1,0 +1,21 @@
+"""One side of a pair: what a backend does wrong is named."""
+
+from __future__ import annotations
+
+import pytest
+from ports import drift, judging
+
+from pytest_envequiv.errors import BackendError
+
+
+class Reshaped(drift.PlainDrift):
+    """A step shows less than a reset does."""
+
+    def step(self, state, action, key):
+        after, seen, *rest = super().step(state, action, key)
+        return (after, seen[:1], *rest)
+
+
+def test_an_output_that_changes_its_shape_is_an_error_of_that_side():
+    with pytest.raises(BackendError, match=r"the target failed in step: observation has shape \(1,\) for one row"):
+        judging.opened(drift.reference, Reshaped())
