@@ -23,6 +23,7 @@ from pytest_envequiv.whitebox.jaxprs import Traced
 
 # Rows per compiled call. XLA compiles once per shape, so every batch is cut and padded to one of these.
 SMALL, LARGE = 64, 1024
+SHORT = 16  # elements of an array of settings that is taken for several numbers
 CONSTANT = "constants.{}"  # what a setting is called among the inputs of a jaxpr
 
 
@@ -194,6 +195,21 @@ class JaxBackend:
                 self._traced[what, rows] = self._trace(what, rows, {})
         return self._traced[what, rows]
 
+    def row_reset(self, seed: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A reset of one row as a pure function, to be compiled into something larger: (fields, outputs)."""
+        fields, outputs = self._plain_reset({"seeds": jnp.asarray(seed).astype(jnp.uint32)})
+        return fields, outputs
+
+    def row_step(
+        self, fields: Mapping[str, Any], action: Mapping[str, Any], seed: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A step of one row, likewise. It is the step that ``step`` takes, without its draws in the open."""
+        row = {f"state.{name}": value for name, value in fields.items()}
+        for name, space in self.functional.action.items():
+            row[f"action.{name}"] = jnp.asarray(action[name]).astype(jax.dtypes.canonicalize_dtype(space.dtype))
+        after, outputs = self._plain_step({**row, "seeds": jnp.asarray(seed).astype(jnp.uint32)})
+        return after, outputs
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _inputs(self, state: State, action: Arrays, seeds: np.ndarray) -> dict[str, np.ndarray]:
@@ -230,12 +246,12 @@ class JaxBackend:
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
-        """Numbers among the settings, by name."""
+        """Numbers among the settings, and short arrays of floats, by name."""
         params = self.functional.params
         if params is None:
             return {}
         named = zip(leaf_names(params), jax.tree.leaves(params), strict=True)
-        return {name: leaf for name, leaf in named if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)}
+        return {name: leaf for name, leaf in named if is_number(leaf) or _is_short(leaf)}
 
     def _trace(self, what: str, rows: int | None, settings: dict[str, Any]) -> Traced:
         params = self.functional.params
@@ -439,6 +455,15 @@ def numeric_constants(settings: Any) -> dict[str, np.ndarray]:
         if isinstance(leaf, (bool, int, float, np.ndarray, np.generic, jax.Array)) and np.size(leaf) <= 64:
             found[name] = np.asarray(leaf, np.float64)
     return found
+
+
+def is_number(value: Any) -> bool:
+    """A Python or numpy number; a truth value is none."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _is_short(leaf: Any) -> bool:
+    return isinstance(leaf, (np.ndarray, jax.Array)) and leaf.dtype.kind == "f" and 0 < leaf.size <= SHORT
 
 
 def short_path(path: str) -> str:

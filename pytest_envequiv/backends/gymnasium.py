@@ -13,7 +13,7 @@ import numpy as np
 
 from pytest_envequiv.backends import gymnasium_functional
 from pytest_envequiv.backends.discovery import clone
-from pytest_envequiv.backends.functional import named_spaces
+from pytest_envequiv.backends.functional import SHORT, is_number, named_spaces
 from pytest_envequiv.backends.lanes import Face
 from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.protocol import MASK, REWARD, TERMINATED, TRUNCATED, Backend, Space
@@ -96,10 +96,21 @@ def _face(first: Any, make: Callable[[], Any], name: str) -> Face:
         action=action,
         observation=observation,
         time_limit=getattr(getattr(first, "spec", None), "max_episode_steps", None),
+        constants=_class_numbers(type(getattr(first, "unwrapped", first))),
         conventions={"auto_reset": _auto_reset(first), "done": "separate"},
         versions={"gymnasium": version("gymnasium")},
         notes=tuple(f"{name} is text: it is not compared" for name in _texts("observation", first.observation_space)),
     )
+
+
+def _class_numbers(kind: type) -> dict[str, np.ndarray]:
+    """Public numbers, and short lists of them, that a class has as attributes: the settings of many environments."""
+    found = {}
+    for name, value in ((n, v) for owner in reversed(kind.__mro__) for n, v in vars(owner).items()):
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not name.startswith("_") and 0 < len(numbers) <= SHORT and all(map(is_number, numbers)):
+            found[name] = np.asarray(value, float)
+    return found
 
 
 def _auto_reset(environment: Any) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.backends.functional import JaxBackend, named_spaces
+from pytest_envequiv.backends.functional import JaxBackend, is_number, named_spaces
 from pytest_envequiv.backends.jax_module import functional
 from pytest_envequiv.backends.lanes import sample
 from pytest_envequiv.backends.numpy_module import functions_face, object_face
@@ -225,5 +225,5 @@ def _constants(thing: Any) -> dict[str, np.ndarray]:
     return {
         name: np.asarray(value, float)
         for name, value in getattr(thing, "__dict__", {}).items()
-        if not name.startswith("_") and isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not name.startswith("_") and is_number(value)
     }

@@ -23,6 +23,7 @@ from pytest_envequiv.whitebox.program import Constant, flat
 from pytest_envequiv.whitebox.trial import PASSING, Case
 
 ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them diverge, if there are as many
+SHORT = 16  # elements of an array of the reference's settings that are numbers to try
 NAMED = 10  # suspects in a report
 PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
 
@@ -183,7 +184,7 @@ def _case(
             counts[output] = counted(pair, found.field, ours, theirs) & ~found.ties[rows] & ~found.unsure[rows]
             if name in family:
                 wrong.add(output)
-    constants = {k: v for k, v in pair.ref.spec.constants.items() if np.size(v) == 1}
+    constants = {bare(k): np.asarray(v, float) for k, v in pair.ref.spec.constants.items()}
     return Case(
         traced=traced,
         arguments=arguments,
@@ -192,8 +193,8 @@ def _case(
         tolerance=tolerance,
         counts=counts,
         wrong=frozenset(wrong),
-        known={k.split(".")[-1]: float(np.ravel(v)[0]) for k, v in constants.items()},
-        numbers=tuple(sorted({float(np.ravel(v)[0]) for v in constants.values()})),
+        known={name: constants[bare(name)] for name in traced.constants if bare(name) in constants},
+        numbers=tuple(sorted({float(x) for v in constants.values() for x in v.flat[:SHORT]})),
     )
 
 
@@ -216,12 +217,15 @@ def _draws(tape: Tape | None) -> list[np.ndarray]:
 
 
 def _written(backend: Any, what: str, but: str = "") -> list[Suspect]:
-    """The lines of one function, those that draw first, without those of another function."""
+    """The lines of one function, without those of another: those that draw first, then those that hand them numbers."""
     others = {(s.file, s.line) for s in sources.sites_of(backend.traced(but).closed)} if but else set()
     program = flat(backend.traced(what).closed)
     drawing = {op.site for op in program.ops if op.name == "draw" and op.site}
+    drawn = {(s.file, line) for s in drawing for line in range(s.line, s.end_line + 1)}
+    _, silent = _written_in(backend, what)
+    handing = [s.place for s in silent if any((s.place.file, line) in drawn for line in s.used)]
     sites = sorted({op.site for op in program.ops if op.site} - drawing)
-    found = [s for s in (*sorted(drawing), *sites) if (s.file, s.line) not in others]
+    found = [s for s in (*sorted(drawing), *handing, *sites) if (s.file, s.line) not in others]
     return _lines(found, 0.1, f"part of the {what}")
 
 

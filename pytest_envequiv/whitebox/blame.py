@@ -23,6 +23,7 @@ from pytest_envequiv.whitebox.brackets import restoring
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import Op, read
 from pytest_envequiv.whitebox.sources import Silent
+from pytest_envequiv.whitebox.terms import missing
 from pytest_envequiv.whitebox.trial import (
     EXPLAINED,
     PASSING,
@@ -30,17 +31,18 @@ from pytest_envequiv.whitebox.trial import (
     Spent,
     Trial,
     numbers_for,
-    plausible,
     scope,
-    solve_number,
     solve_values,
+    solved,
 )
 
 SUFFICIENT = 0.5  # score of a value that could have been right in every row, by a relation nobody knows
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple
+CLIPPED = 0.85  # of one that is right once it is clipped: the clip may also stand in another place
 ENOUGH = 0.9  # score with which no costlier kind of change is tried any more
 
 NOISE = 0.02  # share of the largest correction by which a solved value may be off
+MOST_ELEMENTS = 8  # of an array of settings that is tried element by element
 SOME, TRIED = 48, 8  # values in scope that are combined in pairs; guesses of one form that are tried
 
 Groups = Sequence[Sequence[int]]  # numbers of operations that stand and fall together
@@ -75,13 +77,16 @@ def blame(
             _sliced(trial, groups),
             _settings(trial, where),
             _changed(trial, groups, edits.slips),
+            _changed(trial, groups, edits.clips),
             _changed(trial, groups, restoring(trial)),
             _misnamed(trial, names),
             _unchanged(trial, silent),
             _changed(trial, groups, edits.literals),
+            _changed(trial, groups, edits.functions),
             _changed(trial, many, edits.variables),
             _angelic(trial, groups),
             _changed(trial, single, edits.variables),
+            _changed(trial, groups, missing),
         ):
             for suspect in found:
                 key = (suspect.site.file, suspect.site.line)
@@ -116,30 +121,41 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
 
 
 def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
-    """Other values of a setting: the reference's own where it has one, else usual slips, or one that is solved for."""
+    """Other values of a setting, or of an element of a short array of settings."""
     for name, place in trial.constants().items():
-        if name not in where:
-            continue
-        old = np.asarray(trial.values[place])
-        before = float(old)
-        known = trial.case.known.get(name)
-        if known is not None and np.isclose(known, before, rtol=1e-6, atol=0):
-            continue  # the reference says the same
+        size = np.size(trial.values[place])
+        if name in where and size <= MOST_ELEMENTS:
+            for element in range(size):
+                yield from _setting(trial, name, place, element, where[name])
 
-        def run(value: float, place: int = place, old: np.ndarray = old) -> Mapping[int, np.ndarray]:
-            return trial.rerun({place: np.asarray(value, old.dtype)})
 
-        tried = list(numbers_for(trial, before))
-        if known is not None:
-            tried = [(known, f"{name} is {known:g} in the reference, {before:g} here", 1.0)]
-        elif old.dtype.kind == "f":
-            right = solve_number(trial, run, before)
-            if right is not None:
-                tried.append((right, f"{name} = {right:.6g} in the place of {before:.6g}", plausible(right)))
-        for value, why, weight in tried:
-            score = _score(*trial.verdict(run(value)))
-            if score > 0:
-                yield Suspect(score * weight, where[name], why)
+def _setting(trial: Trial, name: str, place: int, element: int, site: Site) -> Iterator[Suspect]:
+    """The reference's own value where it has one of that name, else usual slips, or one that is solved for."""
+    old = np.asarray(trial.values[place])
+    before = float(old.flat[element])
+    given = trial.case.known.get(name)
+    known = float(given.flat[element]) if given is not None and given.shape == old.shape else None
+    if known is not None and np.isclose(known, before, rtol=1e-6, atol=0):
+        return
+
+    def run(value: float) -> Mapping[int, Any]:
+        changed = old.copy()
+        changed.flat[element] = value
+        return trial.rerun({place: changed})
+
+    if known is not None:
+        # Not the same as the reference's: suspicious even if other things differ as well.
+        score = max(_score(*trial.verdict(run(known))), SUFFICIENT)
+        yield Suspect(score, site, f"{name} is {known:g} in the reference, {before:g} here")
+        return
+    tried = list(numbers_for(trial, before))
+    if old.dtype.kind == "f":
+        right = solved(trial, run, before)
+        tried += [(value, f"{name} = {value:.6g} in the place of {before:.6g}", weight) for value, weight in right]
+    for value, why, weight in tried:
+        score = _score(*trial.verdict(run(value)))
+        if score > 0:
+            yield Suspect(score * weight, site, why)
 
 
 def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
@@ -189,8 +205,10 @@ def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
         sites = [(n, op.site) for n, op in enumerate(ops) if op.site is not None]
         users = [n for n, site in sites if site.file == line.place.file and site.line in line.used]
         for read_there in sorted({inputs[a] for n in users for a in ops[n].inputs if a in inputs}):
-            readers = [n for n in users if any(inputs.get(a) == read_there for a in ops[n].inputs)]
-            for name, function in FUNCTIONS.items():
+            reading = [n for n in users if any(inputs.get(a) == read_there for a in ops[n].inputs)]
+            # Once on its way: not where it is only converted, and again where that is used.
+            readers = [n for n in reading if ops[n].name not in PASSING] or reading
+            for name, function in edits.FUNCTIONS.items():
 
                 def change(op: Op, values: Sequence[Any], place: int = read_there, f: Any = function) -> list[Any]:
                     both = [(inputs.get(a) == place, v) for a, v in zip(op.inputs, values, strict=True)]
@@ -198,12 +216,6 @@ def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
 
                 if trial.explains(trial.edited(readers, change)):
                     yield Suspect(0.95, line.place, f"{name} of it is right")
-
-
-FUNCTIONS = {
-    "sin": np.sin, "cos": np.cos, "tan": np.tan, "minus": np.negative, "the square": np.square, "abs": np.abs,
-    "the root": np.sqrt, "exp": np.exp,
-}  # fmt: skip
 
 
 def _site(trial: Trial, group: Sequence[int]) -> Site:
@@ -253,8 +265,8 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
                 continue
             if right is not None:
                 known = _relation(trial, group[0], place, value, right)
-                why = known or "another value here is right in every row"
-                yield Suspect(KNOWN if known else SUFFICIENT, _site(trial, group), why)
+                score = CLIPPED if known.startswith("clipped") else KNOWN if known else SUFFICIENT
+                yield Suspect(score, _site(trial, group), known or "another value here is right in every row")
 
 
 def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: np.ndarray) -> str:
@@ -275,6 +287,9 @@ def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: n
         usual = [float(np.nanmedian(ratio[here])) for ratio in (w / v, w - v)]
         plain = {"0 is right": 0 * v, "it has the other sign": -v}
         plain |= {f"it is right times {usual[0]:.6g}": v * usual[0], f"it is right plus {usual[1]:.6g}": v + usual[1]}
+        low, high = float(w[here].min()), float(w[here].max())
+        plain |= {f"clipped to [{a:.6g}, {b:.6g}] is right": np.clip(v, a, b)
+                  for a, b in ((low, high), (-np.inf, high), (low, np.inf)) if a < b}  # fmt: skip
         for text, guess in plain.items():
             if near(guess) and holds(guess):
                 return text

@@ -18,7 +18,7 @@ from pytest_envequiv.whitebox.trial import PASSING, Trial
 
 BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "pow": 3}
 POWERS = {"integer_pow": lambda op: op.params["y"], "square": lambda op: 2}  # of one operand, the other is known
-MOST = 12  # operands of one expression
+MOST = 24  # operands of one expression
 
 Tree = int | tuple[str, "Tree", "Tree"]  # an operand's number, or (operator, left, right)
 
@@ -42,7 +42,7 @@ def restoring(trial: Trial) -> Kind:
             return
         places = [(chain := where[number], chain.numbers.index(number)) for number in group]
         old = places[0][0].operators[places[0][1]]
-        for name in BINDS.keys() - {old}:
+        for name in sorted(BINDS.keys() - {old}):
             others: dict[int, Op] = {}
             for chain, at in places:
                 operators = (*chain.operators[:at], name, *chain.operators[at + 1 :])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.program import ELEMENTWISE, Constant, Op
-from pytest_envequiv.whitebox.trial import PASSING, Change, Others, Trial, numbers_for, plausible, scope, solve_number
+from pytest_envequiv.whitebox.program import ELEMENTWISE, Atom, Constant, Op
+from pytest_envequiv.whitebox.trial import PASSING, Change, Others, Trial, numbers_for, scope, solved
 
 Function = Callable[..., Any]
 
@@ -68,6 +68,12 @@ TWO = {"add", "sub", "mul", "div", "max", "min", "and", "or", "rem", "pow", "ata
 REDUCED: dict[str, Function] = {
     "reduce_sum": np.sum, "reduce_max": np.max, "reduce_min": np.min, "reduce_prod": np.prod,
     "reduce_and": np.all, "reduce_or": np.any,
+}  # fmt: skip
+
+
+FUNCTIONS: dict[str, Function] = {
+    "sin": np.sin, "cos": np.cos, "tan": np.tan, "minus": np.negative, "the square": np.square, "abs": np.abs,
+    "the root": np.sqrt, "exp": np.exp, "half": lambda x: x / 2, "twice": lambda x: 2 * x,
 }  # fmt: skip
 
 
@@ -159,6 +165,48 @@ def _shifting(axis: int, by: int) -> Change:
     return lambda op, values: op.run([np.roll(np.asarray(values[0]), -by, axis)])
 
 
+def clips(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
+    """The two bounds of a clip, which are two operations, changed together."""
+    parts = [_clip(trial, number) for number in group]
+    for why, weight, function in (
+        ("bounds exchanged", 0.99, lambda x, low, high: np.minimum(np.maximum(x, high), low)),
+        ("without the clip", 0.98, lambda x, low, high: x),
+        ("its lower bound is minus its upper one", 0.95, lambda x, low, high: np.minimum(np.maximum(x, -high), high)),
+        ("its upper bound is minus its lower one", 0.95, lambda x, low, high: np.minimum(np.maximum(x, low), -low)),
+    ):
+        ops = {n: trial.program.ops[n] for n in group}
+        change = _giving(function)
+        others = {
+            n: replace(op, inputs=part, run=partial(change, op))
+            for (n, op), part in zip(ops.items(), parts, strict=True)
+            if part is not None
+        }
+        if len(others) == len(group):
+            yield Edit(why, others, weight)
+
+
+def _clip(trial: Trial, number: int) -> tuple[Atom, Atom, Atom] | None:
+    """(value, lower bound, upper bound), if the operation is the second of a clip."""
+    ops = trial.program.ops
+    outer = ops[number]
+    inner_name = {"min": "max", "max": "min"}.get(outer.name)
+    for slot, atom in enumerate(outer.inputs):
+        inner = next((op for op in ops[:number] if atom in op.outputs), None)
+        if inner is not None and inner.name == inner_name and inner.site == outer.site:
+            bounds = inner.inputs[1 - slot], outer.inputs[1 - slot]  # clips are written the same way round twice
+            low, high = bounds if outer.name == "min" else bounds[::-1]
+            return inner.inputs[slot], low, high
+    return None
+
+
+def functions(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
+    """A function of the result that was forgotten."""
+    op = trial.program.ops[group[0]]
+    if op.dtypes[0].kind == "f" and op.name not in PASSING:
+        for name, function in FUNCTIONS.items():
+            yield Edit(f"{name} of it is right", _then(function), 0.94)
+
+
 def literals(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     """Other numbers in the place of a number: the reference's, usual slips, and one that is solved for."""
     op = trial.program.ops[group[0]]
@@ -171,9 +219,8 @@ def literals(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
             if value.dtype.kind == "f" or not other % 1:
                 yield Edit(why, _with_number(slot, other), weight)
         if value.dtype.kind == "f":
-            right = solve_number(trial, partial(_run_with, trial, group, slot), old)
-            if right is not None:
-                yield Edit(f"{right:.6g} in the place of {old:.6g}", _with_number(slot, right), plausible(right))
+            for right, weight in solved(trial, partial(_run_with, trial, group, slot), old):
+                yield Edit(f"{right:.6g} in the place of {old:.6g}", _with_number(slot, right), weight)
 
 
 def _run_with(trial: Trial, group: Sequence[int], slot: int, number: float) -> dict[int, Any]:
@@ -225,6 +272,19 @@ def _other_operands(trial: Trial, number: int) -> Iterator[Edit]:
                 maker = ops[makers[place]].site if place in makers else None
                 name = "an input" if maker is None else f"what line {maker.line} computes"
                 yield Edit(f"{name} in the place of an operand", {number: _reading(op, slot, place, own)}, 0.92)
+    for place in known:
+        if np.shape(trial.values[place]) == op.shapes[0] and op.dtypes[0].kind == "f":
+            for name, function in (("plus", np.add), ("minus", np.subtract)):
+                yield Edit(f"{name} another vector", {number: _joined(op, place, function)}, 0.93)
+
+
+def _joined(op: Op, place: int, function: Function) -> Op:
+    """The operation, whose result is joined with another value by a function."""
+
+    def run(values: Sequence[Any]) -> list[Any]:
+        return _made(op, function(op.run(values[:-1])[0], values[-1]))
+
+    return replace(op, inputs=(*op.inputs, place), run=run)
 
 
 def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:

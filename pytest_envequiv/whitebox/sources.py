@@ -86,7 +86,8 @@ def sites_of(body: Any) -> set[Site]:
 
 
 def setting_sites(params: Any) -> dict[str, Site]:
-    """Name of a setting -> the line of the class that sets its default: a dataclass, a named tuple, a plain class."""
+    """Name of a setting -> the line that sets it: its default in a dataclass, named tuple or plain class, or the
+    keyword of a call of that class in the same file."""
     found: dict[str, Site] = {}
     for kind in reversed(type(params).__mro__):
         try:
@@ -102,6 +103,10 @@ def setting_sites(params: Any) -> dict[str, Site]:
             for name in (t.id for t in targets if isinstance(t, ast.Name)):
                 line, end = first + node.lineno - 1, first + (node.end_lineno or node.lineno) - 1
                 found[name] = Site(file, line, end, node.col_offset, node.end_col_offset or 0, kind.__name__)
+        for call in nodes_of(file):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == kind.__name__:
+                given = {k.arg: k.value for k in call.keywords if k.arg in found}
+                found |= {name: _place(file, value, kind.__name__, value.lineno) for name, value in given.items()}
     return found
 
 

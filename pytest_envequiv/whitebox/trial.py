@@ -15,6 +15,7 @@ from pytest_envequiv.whitebox.jaxprs import Traced
 from pytest_envequiv.whitebox.program import Constant, Op, Program, flat, read
 
 EXPLAINED = 0.999  # share of rows mended, none broken, with which a change counts as an explanation
+MANY = 0.9  # of the rows in which some output is wrong: one that is wrong in so many can be solved for
 SOLVING = 8  # iterations to find a value with which the outputs are right
 MOST_SCOPE = 160  # values in scope that are tried in the place of another
 PASSING = {"convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy"}
@@ -39,7 +40,7 @@ class Case:
     expected   output -> (B, elements); tolerance: the same shape, 0 for exact fields
     counts     output -> bool (B,): rows in which the output is compared
     wrong      outputs whose divergence is to be explained; all others in ``expected`` are right
-    known      constant -> the value the reference has under that name
+    known      constant -> the value, or array, the reference has under that name
     """
 
     traced: Traced
@@ -49,7 +50,7 @@ class Case:
     tolerance: Mapping[str, np.ndarray]
     counts: Mapping[str, np.ndarray]
     wrong: frozenset[str]
-    known: Mapping[str, float] = field(default_factory=dict)
+    known: Mapping[str, np.ndarray] = field(default_factory=dict)
     numbers: Sequence[float] = ()  # other constants the reference has
 
 
@@ -292,17 +293,23 @@ def _bracketed(miss: Miss, start: np.ndarray) -> np.ndarray:
 
 
 def target_of(trial: Trial) -> tuple[str, int] | None:
-    """The float output, and its element, that is wrong in most rows: what values are solved for."""
-    best, most = None, 0
-    for name in trial.case.wrong:
-        if name not in trial.outputs or trial.case.expected[name].dtype.kind != "f":
+    """The float output, and its element, that values are solved for: of those that are wrong in about as many rows as
+    any, the one that the least is computed for."""
+    most: dict[str, tuple[int, int]] = {}  # output -> (rows, element)
+    for name in sorted(trial.case.wrong & trial.outputs.keys()):
+        if trial.case.expected[name].dtype.kind != "f":
             continue
         actual = np.asarray(read(trial.values, trial.outputs[name]), float).reshape(trial.rows, -1)
         error = np.abs(actual - trial.case.expected[name]) > trial.case.tolerance[name]
         counted = np.asarray(error & trial.case.counts[name][:, None]).sum(0)
-        if counted.max() > most:
-            best, most = (name, int(counted.argmax())), int(counted.max())
-    return best
+        if counted.max() > 0:
+            most[name] = int(counted.max()), int(counted.argmax())
+    enough = MANY * max((rows for rows, _ in most.values()), default=0)
+    names = [name for name, (rows, _) in most.items() if rows >= enough]
+    if not names:
+        return None
+    best = min(names, key=lambda name: len(trial.behind[name]))
+    return best, most[best][1]
 
 
 def numbers_for(trial: Trial, old: float) -> Iterator[tuple[float, str, float]]:
@@ -313,21 +320,34 @@ def numbers_for(trial: Trial, old: float) -> Iterator[tuple[float, str, float]]:
             yield value, f"{value:g} in the place of {old:g}", 0.95
 
 
-def plausible(number: float) -> float:
-    """How likely somebody wrote a number that was solved for: few digits, a small fraction, a part of pi."""
+def written(number: float) -> list[float]:
+    """Numbers near one that was solved for that somebody may have written: few digits, a small fraction, a part of
+    pi."""
+    found = []
     for unit in (1.0, float(np.pi)):
         x = number / unit
-        near = (float(f"{x:.3g}"), float(Fraction(x).limit_denominator(60)))
-        if any(abs(x - y) <= 2e-5 * max(abs(x), 1e-12) for y in near):
-            return 0.93
-    return 0.6
+        for near in (float(f"{x:.3g}"), float(Fraction(x).limit_denominator(60))):
+            if abs(x - near) <= 2e-5 * max(abs(x), 1e-12):
+                found.append(near * unit)
+    return list(dict.fromkeys(found))
 
 
-def solve_number(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) -> float | None:
-    """The one number with which a row that diverges comes out right; None if none is found.
+WRITTEN, UNLIKELY = 0.93, 0.6  # how likely such a number is right, and one that nobody would have written
+
+
+def solved(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) -> list[tuple[float, float]]:
+    """(number, weight): numbers in the place of ``old`` with which a row that diverges comes out right; those that
+    somebody may have written first.
 
     ``run(value)`` gives all values of the program with the number in place.
     """
+    number = _solved_number(trial, run, old)
+    if number is None:
+        return []
+    return [*((near, WRITTEN) for near in written(number)), (number, UNLIKELY)]
+
+
+def _solved_number(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) -> float | None:
     wanted = target_of(trial)
     if wanted is None:
         return None
