@@ -22,7 +22,7 @@ from pytest_envequiv.comparison import statistics
 from pytest_envequiv.comparison.fields import pushed
 from pytest_envequiv.levels.finding import index_of, judged_step, said
 from pytest_envequiv.pair import Field
-from pytest_envequiv.stimuli.play import Play, Rows, play, shown
+from pytest_envequiv.stimuli.play import Play, Rows, measured, play, shown
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Divergence, Progress, Verdict, plain
 
 POLICIES = {"quick": ("uniform", "repeat")}
@@ -338,16 +338,6 @@ def _said_of(bench: Bench, check: Check, result: Lockstep) -> Verdict:
 
 
 # -- episode statistics ----------------------------------------------------------------------------------------------
-
-
-def measured(played: Play) -> dict[str, np.ndarray]:
-    """float[episodes, seats] return and float[episodes, 1] length."""
-    count = played.episodes
-    reward = np.asarray(played.outcome.outputs["reward"], float).reshape(len(played.rows), -1)
-    total = np.zeros((count, reward.shape[1]))
-    np.add.at(total, played.rows.episode, reward)
-    length = np.bincount(played.rows.episode, minlength=count).astype(float)[:, None]
-    return {"return": total, "length": length}
 
 
 def own_episodes(

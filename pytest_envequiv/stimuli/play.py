@@ -107,14 +107,16 @@ def play(
     progress: Progress = silent,
     what: str = "play",
     most: int | None = None,
+    actor: Any = None,
 ) -> Play:
     """Play ``episodes`` episodes of at most ``steps`` steps in parallel lanes. The same seed plays the same.
 
-    ``most`` bounds the number of transitions: no step is begun after it.
+    ``most`` bounds the number of transitions: no step is begun after it. ``actor`` acts instead of a portfolio: it has
+    ``act(seen, rows)`` and ``names`` as a Portfolio has.
     """
     seeds = seeds_for(seed, 1, count=episodes)
     resets = backend.reset(seeds)
-    portfolio = Portfolio.of(backend.spec.action, episodes, seed, only)
+    portfolio = Portfolio.of(backend.spec.action, episodes, seed, only) if actor is None else actor
     lanes = np.arange(episodes)
     state, seen = resets.state, resets.outputs
     rows, outcomes, policies, total = [], [], [], 0
@@ -137,6 +139,16 @@ def play(
         state = outcome.state.take(on) if ended else outcome.state
         seen = {k: v[on] for k, v in outcome.outputs.items()} if ended else outcome.outputs
     return Play(Rows.join(rows), join_outcomes(outcomes), resets, seeds, np.concatenate(policies))
+
+
+def measured(played: Play) -> dict[str, np.ndarray]:
+    """float[episodes, seats] return and float[episodes, 1] length."""
+    count = played.episodes
+    reward = np.asarray(played.outcome.outputs["reward"], float).reshape(len(played.rows), -1)
+    total = np.zeros((count, reward.shape[1]))
+    np.add.at(total, played.rows.episode, reward)
+    length = np.bincount(played.rows.episode, minlength=count).astype(float)[:, None]
+    return {"return": total, "length": length}
 
 
 def reset_many(backend: Any, seeds: np.ndarray, together: int = 64) -> Outcome:
@@ -176,7 +188,7 @@ def collect(
             reset_seeds.append(fresh_seeds)
             first.append(begun)
             state = spliced(state, over, begun.state)
-            seen = {k: _replaced(v, over, begun.outputs[k]) for k, v in seen.items()}
+            seen = {k: replaced(v, over, begun.outputs[k]) for k, v in seen.items()}
             episode[over] = count + np.arange(len(over))
             clock[over] = 0
             count += len(over)
@@ -196,11 +208,12 @@ def spliced(state: State, rows: np.ndarray, new: State) -> State:
     """``state`` with the chosen rows replaced by those of ``new``."""
     hidden = state.hidden
     if hidden is not None and new.hidden is not None:
-        hidden = _replaced(hidden, rows, new.hidden)
-    return State({k: _replaced(v, rows, new.fields[k]) for k, v in state.fields.items()}, hidden)
+        hidden = replaced(hidden, rows, new.hidden)
+    return State({k: replaced(v, rows, new.fields[k]) for k, v in state.fields.items()}, hidden)
 
 
-def _replaced(value: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:
+def replaced(value: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """A copy of ``value`` with the chosen rows replaced."""
     value = value.astype(np.result_type(value, new), copy=True) if value.dtype != new.dtype else value.copy()
     value[rows] = new
     return value
