@@ -362,9 +362,7 @@ def _element(name: str, column: np.ndarray, pairs: Pairs) -> Source | None:
     if (column == column[0]).all():
         return Source("constant", value=(float(column[0]),))
     scored = [
-        (_score(other, column[:, None]), _preference(s, name), s)
-        for s, other in _columns(pairs)
-        if other.shape[1] == 1
+        (_score(other, column[:, None]), _preference(s, name), s) for s, other in _columns(pairs) if other.shape[1] == 1
     ]
     enough = [entry for entry in scored if entry[0] >= ENOUGH]
     return _best(enough)[2] if enough else None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a pair is handed in
 
 SAMPLE_STEPS = 40
 MOST_COLUMNS = 1_024  # of a state field, looked at one by one
+ALIKE = "what is shown, as another field is"
 FLAGS = (REWARD, TERMINATED, TRUNCATED)
 
 
@@ -97,13 +98,14 @@ def build(pair: Pair, pairs: Pairs | None) -> StateMap:
 
 
 def _better_shown(pair: Pair, found: StateMap) -> StateMap:
-    """The map, or one in which fields are found where they are shown, if more outputs agree with that.
+    """The map, or one in which fields are found where they are shown, if that is all, or more outputs agree with it.
 
-    By its values a field that a bug keeps from moving is a constant, and one that runs away is like nothing or like
-    something else. What the target's step puts into the observation says which field it stands for, as far as the
-    observation is in order; a clock is known by its name. Which is right is tried: on states injected either way.
+    By its values a field that a bug keeps from moving is a constant, and one that runs away is like nothing (then it
+    is missing) or like something else. What the target's step puts into the observation says which field it stands
+    for, as far as the observation is in order: where another field shows that it is, a missing one is found; else which
+    is right is tried, on states injected either way. A clock is known by its name.
     """
-    if not pair.target.spec.traceable or not found.complete or pair.contract.fields:
+    if not pair.target.spec.traceable or found.ambiguous or pair.contract.fields:
         return found
     shows = shown_fields(pair.target.call("trace", lambda: pair.target.backend.traced("step")))  # type: ignore[attr-defined]
     rows = pair.sample.rows
@@ -114,13 +116,24 @@ def _better_shown(pair: Pair, found: StateMap) -> StateMap:
             source = _repeated(rows.state, seen) if (seen != seen[:1]).any() else None
             if source is not None:
                 sources.setdefault(field, {})[place] = source
+
+    def shown_as(name: str) -> align.Link | None:
+        leaf, mine = pair.target.spec.fields[name], sources.get(name, {})
+        size = int(np.prod(leaf.shape, dtype=int))
+        order = tuple(mine[i] for i in range(size)) if len(mine) == size else ()
+        return align.Link(name, leaf, order, how="what is shown") if order else None
+
+    if found.missing:
+        pairs = [(link, shown_as(link.field)) for link in found.links]
+        ordered = [there.sources == link.sources for link, there in pairs if there is not None and link.how == "value"]
+        links = [replace(link, how=ALIKE) for name in found.missing if (link := shown_as(name)) is not None]
+        known = ordered and all(ordered) and len(links) == len(found.missing)
+        return replace(found, links=(*found.links, *links), missing={}) if known else found
     links = []
     for link in found.links:
-        mine = sources.get(link.field, {})
-        size = int(np.prod(link.leaf.shape, dtype=int))
         named = align.by_name(link.field, link.leaf, pair.ref.spec.fields) if link.how == "never moving" else None
-        if len(mine) == size:
-            link = align.Link(link.field, link.leaf, tuple(mine[i] for i in range(size)), how="what is shown")
+        if (there := shown_as(link.field)) is not None:
+            link = there
         elif named is not None and not _inert(pair, link.field, {other.field for other in found.links}):
             link = named
         links.append(link)
@@ -271,11 +284,12 @@ def _begins_alike(pair: Pair, found: StateMap, pairs: Pairs | None) -> bool:
     ours, theirs = pair.reset_both(seeds)
     begun = Pairs(ours.state, shown(ours.outputs), np.zeros(len(seeds), int), theirs.state)
     proven: set[str] = set()
+    told = {link.field for link in found.links if link.how == ALIKE}
     # Soon after, a port with a bug is off by a little, the wrong field by any amount. That is only asked of fields
-    # that are always the same after a reset: the others have been told apart by then.
+    # that are always the same after a reset, and of which nothing else tells: the others are known by then.
     for some, enough, slack in ((begun, align.ENOUGH, 1e-5), (pairs.until(align.EARLY[0]), 0.5, 0.05)):
         given = found.apply(some.state, some.seen, some.clock, some.clock, free).fields
-        for name in given.keys() - free.keys() - proven:
+        for name in given.keys() - free.keys() - proven - (set() if some is begun else told):
             x, y = (np.asarray(v, float).reshape(len(v), -1) for v in (given[name], some.target.fields[name]))
             spread = np.nan_to_num(np.nanmax(y, 0) - np.nanmin(y, 0))
             close = np.abs(x - y) <= 1e-5 + 1e-4 * np.abs(y) + slack * spread

@@ -99,6 +99,18 @@ SLIPS = {
         "jnp.clip(newthdot, -params.max_speed, params.max_speed)",
         "jnp.clip(newthdot, -params.max_steps_in_episode, params.max_speed)",
     ),
+    "a factor dropped in a function that is called four times": (
+        ACROBOT,
+        "* g * jnp.cos(theta1 - jnp.pi / 2)",
+        "* g",
+    ),
+    "a setting half as large by another name": (ACROBOT, "dt2 = params.dt / 2.0", "dt2 = params.dt"),
+    "a number whose effect has no slope": (CAR, "jnp.cos(3 * state.position)", "jnp.cos(0 * state.position)"),
+    "an element of the observation, on a line of its own": (
+        PENDULUM,
+        "                state.theta_dot,\n",
+        "                state.theta,\n",
+    ),
     "clip too much": (
         CAR,
         "state.velocity\n            + (action - 1) * params.force",
@@ -230,3 +242,11 @@ def test_a_setting_unlike_the_references_is_suspected_though_other_lines_explain
 def test_nobody_is_blamed_where_nothing_can_be_traced():
     found = judging.one(judging.of("vector", "batch mean"), "L2-play-v")
     assert found.word == DIFFERENT and found.evidence["blame"] == [] and "blame_failed" not in found.evidence
+
+
+def test_a_field_that_runs_away_is_found_where_it_is_shown(tmp_path):
+    """Without it no states could be injected, and only what follows a reset would be compared."""
+    with slipped(CAR, "- jnp.cos(3 * state.position) * params.gravity", "- params.gravity", tmp_path) as (judge, _):
+        links = {link.field: link for link in judge.pair.map.links}
+        assert judge.pair.map.usable and str(links["velocity"]) == "state[1]"
+        assert links["velocity"].how == "what is shown, as another field is"

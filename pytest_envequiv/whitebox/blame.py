@@ -22,7 +22,7 @@ from pytest_envequiv.whitebox import edits
 from pytest_envequiv.whitebox.brackets import restoring
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import Op, read
-from pytest_envequiv.whitebox.sources import Silent
+from pytest_envequiv.whitebox.sources import Silent, element_place
 from pytest_envequiv.whitebox.terms import missing
 from pytest_envequiv.whitebox.trial import (
     EXPLAINED,
@@ -170,9 +170,10 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
             output in trial.outputs and _is(trial, output, read(trial.values, trial.outputs[output]))
         ):
             continue  # right in all these rows: another field of the family is what differs
-        if all(trial.program.ops[number].name in PASSING for number in trial.behind.get(output, ())):
-            for place in (*names.get(output, ()), *names.get("", ())):
-                yield Suspect(0.6, place, "it stands here, and nothing computes it")
+        computed = any(trial.program.ops[number].name not in PASSING for number in trial.behind.get(output, ()))
+        for place in (*names.get(output, ()), *(() if computed else names.get("", ()))):
+            why = "it is given its name here" if computed else "it stands here, and nothing computes it"
+            yield Suspect(0.2 if computed else 0.6, place, why)
         if expected.shape[1] != 1 or not (expected[rows] != expected[rows][0]).any():
             continue  # a constant is like too much
         for values, places in ((known, names.get(output, ())), (returned, names.get("", ()))):
@@ -216,12 +217,34 @@ def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
 
                 if trial.explains(trial.edited(readers, change)):
                     yield Suspect(0.95, line.place, f"{name} of it is right")
+            for name, place in trial.named_inputs():
+                if place == read_there or np.size(trial.values[place]) not in (1, np.size(trial.values[read_there])):
+                    continue
+                others = {n: _instead(trial, n, read_there, inputs, place) for n in readers}
+                if trial.explains(trial.replaced(others)):
+                    yield Suspect(0.95, line.place, f"{name} in the place of what it passes on")
+
+
+def _instead(trial: Trial, number: int, old: int, inputs: Mapping[Any, int], place: int) -> Op:
+    """The operation, with another value where it reads the input ``old``."""
+    op = trial.program.ops[number]
+    for slot, atom in enumerate(op.inputs):
+        if inputs.get(atom) == old:
+            op = edits.reading(op, slot, place, trial.values[atom])  # type: ignore[index]
+    return op
 
 
 def _site(trial: Trial, group: Sequence[int]) -> Site:
-    found = trial.program.ops[group[0]].site
-    assert found is not None  # only operations with a site are grouped
-    return found
+    op = trial.program.ops[group[0]]
+    assert op.site is not None  # only operations with a site are grouped
+    if op.name != "broadcast_in_dim" or op.site.end_line <= op.site.line:
+        return op.site
+    # One of the elements of an array, each on a line of its own.
+    users = [trial.program.ops[n] for n in trial.users.get(op.outputs[0], ())]
+    whole = next((u for u in users if u.name in ("concatenate", "stack") and u.site == op.site), None)
+    if whole is None:
+        return op.site
+    return element_place(op.site, whole.inputs.index(op.outputs[0]), len(whole.inputs))
 
 
 def _score(mended: float, broken: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox import calls
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Atom, Constant, Op
 from pytest_envequiv.whitebox.trial import PASSING, Change, Others, Trial, numbers_for, scope, solved
 
@@ -241,7 +241,7 @@ def variables(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     op = trial.program.ops[group[0]]
     if len(group) > 1 and (op.name not in PASSING or op.name == "broadcast_in_dim"):  # an element of an array
         yield from _variables_of_calls(trial, group)
-    if len(group) > 1 or op.name in PASSING:
+    if len(group) > 1 or (op.name in PASSING and op.name != "broadcast_in_dim"):
         return
     if int(np.prod(op.shapes[0], dtype=int)) != trial.rows:
         yield from _other_operands(trial, group[0])
@@ -271,7 +271,7 @@ def _other_operands(trial: Trial, number: int) -> Iterator[Edit]:
             if _stands_for(own, value) and value.shape == own.shape:
                 maker = ops[makers[place]].site if place in makers else None
                 name = "an input" if maker is None else f"what line {maker.line} computes"
-                yield Edit(f"{name} in the place of an operand", {number: _reading(op, slot, place, own)}, 0.92)
+                yield Edit(f"{name} in the place of an operand", {number: reading(op, slot, place, own)}, 0.92)
     for place in known:
         if np.shape(trial.values[place]) == op.shapes[0] and op.dtypes[0].kind == "f":
             for name, function in (("plus", np.add), ("minus", np.subtract)):
@@ -292,47 +292,36 @@ def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     ops = [trial.program.ops[number] for number in group]
     site = ops[0].site
     assert site is not None  # only operations with a site are grouped
-    makers = {place: op for op in trial.program.ops for place in op.outputs}
+    makers = {place: number for number, op in enumerate(trial.program.ops) for place in op.outputs}
     known = [(name, [place] * len(ops)) for name, place in trial.named_inputs()]
-    for line, numbers in _named_values(trial, site, len(ops)):
-        if numbers[0] < group[0]:
-            known.append((f"what line {line} computes", [trial.program.ops[n].outputs[0] for n in numbers]))
+    known += [(f"what line {line} reads", places) for line, places in calls.arguments(trial, site, len(ops))]
+    known += [(f"what line {line} computes", places) for line, places in calls.named(trial, site, len(ops))]
+    known = [
+        (n, places) for n, places in known if all(makers.get(p, -1) < g for p, g in zip(places, group, strict=True))
+    ]
+    seen: set[tuple[int, tuple[int, ...]]] = set()
     for slot, atom in enumerate(ops[0].inputs):
-        maker = None if isinstance(atom, Constant) else makers.get(atom)
-        if isinstance(atom, Constant) or (maker is not None and maker.site and maker.site.line == site.line):
-            continue  # a number, or part of the same expression: no variable
+        maker = None if isinstance(atom, Constant) or atom not in makers else trial.program.ops[makers[atom]].site
+        if maker is not None and maker.line == site.line:
+            continue  # part of the same expression: no variable
+        own = np.asarray(atom.value) if isinstance(atom, Constant) else trial.values[atom]
         for name, places in known:
-            if _stands_for(trial.values[atom], trial.values[places[0]]):
+            if (slot, tuple(places)) not in seen and _stands_for(
+                own, trial.values[places[0]], isinstance(atom, Constant)
+            ):
+                seen.add((slot, tuple(places)))
                 others = {
-                    number: _reading(op, slot, place, trial.values[atom])
-                    for number, op, place in zip(group, ops, places, strict=True)
+                    number: reading(op, slot, place, own) for number, op, place in zip(group, ops, places, strict=True)
                 }
                 yield Edit(f"{name} in the place of an operand", others, 0.92)
 
 
-def _named_values(trial: Trial, site: Site, calls: int) -> Iterator[tuple[int, list[int]]]:
-    """(line, the operation in each call) of what the function of a site computes on other lines than that, and uses on
-    others again, or nowhere: values that have a name."""
-    ops = trial.program.ops
-    found: dict[tuple[Site, str, int], list[int]] = {}
-    for number, op in enumerate(ops):
-        if op.site is not None and (op.site.file, op.site.function) == (site.file, site.function):
-            found.setdefault((op.site, op.name, len(op.inputs)), []).append(number)
-    for (place, _, _), numbers in found.items():
-        times, rest = divmod(len(numbers), calls)
-        if rest or place.line == site.line:
-            continue
-        for first in range(times):
-            users = [ops[n].site for n in trial.users.get(ops[numbers[first]].outputs[0], ())]
-            if not users or any(user is not None and user.line != place.line for user in users):
-                yield place.line, numbers[first::times]
-
-
-def _stands_for(own: Any, value: Any) -> bool:
-    """Whether a value is of the kind and size of an operand, and another. A key is no number."""
+def _stands_for(own: Any, value: Any, number: bool = False) -> bool:
+    """Whether a value is of the kind and size of an operand, and another. A key is no number; a ``number`` that stands
+    in the program may stand for one of each row."""
     if not (isinstance(own, np.ndarray | np.generic) and isinstance(value, np.ndarray | np.generic)):
         return False
-    if value.dtype.kind != own.dtype.kind or value.size not in (1, own.size):
+    if value.dtype.kind != own.dtype.kind or (value.size not in (1, own.size) and not number):
         return False
     return own.size != value.size or not np.array_equal(own.ravel(), value.ravel())
 
@@ -346,7 +335,7 @@ def _with_value(slot: int, value: np.ndarray) -> Change:
     return change
 
 
-def _reading(op: Op, slot: int, place: int, own: Any) -> Op:
+def reading(op: Op, slot: int, place: int, own: Any) -> Op:
     """The operation with an operand, now like ``own``, that is read from another place."""
 
     def run(values: Sequence[Any]) -> list[Any]:
@@ -358,6 +347,8 @@ def _reading(op: Op, slot: int, place: int, own: Any) -> Op:
 
 
 def _like(value: Any, own: Any) -> np.ndarray:
-    """A value in the shape and dtype of another of its size."""
+    """A value in the shape and dtype of another of its size, or of one number."""
     value, own = np.asarray(value), np.asarray(own)
+    if own.size == 1 < value.size:
+        return value.astype(own.dtype)
     return np.broadcast_to(value.ravel(), (own.size,)).reshape(own.shape).astype(own.dtype)

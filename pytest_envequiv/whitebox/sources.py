@@ -174,6 +174,16 @@ def silent_lines(files: Iterable[str], functions: Container[str], busy: Containe
     return found
 
 
+def element_place(place: Site, element: int, count: int) -> Site:
+    """Where one of ``count`` elements stands of the list that is written at a place; the place where there is none."""
+    for node in nodes_of(place.file):
+        if not (isinstance(node, ast.List | ast.Tuple) and len(node.elts) == count):
+            continue
+        if place.line <= node.lineno and (node.end_lineno or node.lineno) <= max(place.end_line, place.line):
+            return _place(place.file, node.elts[element], place.function, node.elts[element].lineno)
+    return place
+
+
 def array_elements(sites: Iterable[Site], count: int) -> dict[int, list[Site]]:
     """Lists of ``count`` elements that some lines write down: element number -> where it stands."""
     found: dict[int, list[Site]] = {}

@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.whitebox import calls
 from pytest_envequiv.whitebox.edits import Edit
-from pytest_envequiv.whitebox.program import Constant, Op, read
+from pytest_envequiv.whitebox.program import Op, read
 from pytest_envequiv.whitebox.trial import PASSING, WRITTEN, Trial, solved, target_of
 
 FACTORS = 3  # of one term
-MOST_KNOWN = 16  # values of a call that products are made of
+MOST_KNOWN = 20  # values of a call that products are made of
 TRIED = 3  # terms that are tried for an operation, those that fit best
 FITS = 0.9  # share of the divergence a term has to explain to be tried
 STEP = 1e-2  # by how much of its size a value is moved
 FUNCTIONS = {"sin", "cos", "tan", "exp", "log", "sqrt", "tanh", "square", "integer_pow", "abs"}
-Function = Callable[[Any], Any]
+Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
             for times in (1.0, -1.0):
                 others = {n: _plus(trial, n, times, [factor], call) for call, n in enumerate(group)}
                 yield Edit(f"{times:g} times {factor.name} is missing", others, WRITTEN)
+        for factor in known:
+            yield Edit(
+                f"times {factor.name} is missing",
+                {n: _times(trial, n, factor, c) for c, n in enumerate(group)},
+                WRITTEN,
+            )
     name, element = wanted
     goal = trial.case.expected[name].astype(float)[:, element]
     rows = trial.diverging & trial.case.counts[name]
@@ -62,15 +69,12 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         return np.asarray(read(values, trial.outputs[name]), float).reshape(trial.rows, -1)[:, element]
 
     now = output(trial.values)
-    slopes = []
-    for number in group:
-        place = trial.program.ops[number].outputs[0]
-        value = np.broadcast_to(np.asarray(trial.values[place], float).ravel(), (trial.rows,))
-        by = STEP * max(float(np.abs(value).mean()), 1.0)
-        moved = trial.rerun({place: (value + by).reshape(trial.shape_of(place)).astype(op.dtypes[0])})
-        slopes.append((output(moved) - now) / by)
+    try:
+        slopes = np.array([_slope(trial, number, output, now) for number in group])
+    except ValueError:  # a number for each row cannot stand here
+        return
     terms, products = _products(np.array([factor.values(trial) for factor in known]))
-    effect = (products * np.array(slopes)).sum(1)[:, rows]
+    effect = (products * slopes).sum(1)[:, rows]
     error = (goal - now)[rows]
     with np.errstate(all="ignore"):
         size = (effect**2).sum(1)
@@ -92,16 +96,22 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
             yield Edit(f"{right:.6g} times {words} is missing", with_term(right), weight)
 
 
+def _slope(trial: Trial, number: int, output: Callable[[Mapping[int, Any]], np.ndarray], now: np.ndarray) -> np.ndarray:
+    """float[B]: how much an output moves with an operation's result."""
+    op = trial.program.ops[number]
+    place = op.outputs[0]
+    value = np.broadcast_to(np.asarray(trial.values[place], float).ravel(), (trial.rows,))
+    by = STEP * max(float(np.abs(value).mean()), 1.0)
+    moved = trial.rerun({place: (value + by).reshape(trial.shape_of(place)).astype(op.dtypes[0])})
+    return (output(moved) - now) / by
+
+
 def _known(trial: Trial, group: Sequence[int]) -> list[Factor]:
     """What there is by then, another number for each row: inputs of the function, their sines and cosines, and
     functions of one number in it."""
     ops = trial.program.ops
     site = ops[group[0]].site
     assert site is not None  # only operations with a site are grouped
-    within: dict[Any, list[int]] = {}
-    for number, op in enumerate(ops):
-        if op.site is not None and (op.site.file, op.site.function) == (site.file, site.function):
-            within.setdefault((op.site, op.name, op.inputs if len(group) == 1 else len(op.inputs)), []).append(number)
     found: list[Factor] = []
     seen: list[np.ndarray] = []
 
@@ -117,19 +127,13 @@ def _known(trial: Trial, group: Sequence[int]) -> list[Factor]:
                 found.append(Factor(f"the sine of {name}", tuple(places), np.sin))
                 found.append(Factor(f"the cosine of {name}", tuple(places), np.cos))
 
-    inner = {place for numbers in within.values() for n in numbers for place in ops[n].outputs}
-    for (where, name, _), numbers in within.items():
-        times, rest = divmod(len(numbers), len(group))
-        for first in range(times if not rest else 0):
-            calls = numbers[first::times]
-            outside = [a for a in ops[calls[0]].inputs if not isinstance(a, Constant) and a not in inner]
-            for atom in outside if name not in PASSING else []:
-                slot = ops[calls[0]].inputs.index(atom)
-                given = [ops[n].inputs[slot] for n in calls]
-                if not any(isinstance(a, Constant) for a in given):
-                    add(f"what line {where.line} reads", [a for a in given if not isinstance(a, Constant)], False)
-            if (name in FUNCTIONS or name in PASSING) and all(c < g for c, g in zip(calls, group, strict=True)):
-                add(f"what line {where.line} computes", [ops[n].outputs[0] for n in calls], name in FUNCTIONS)
+    for line, places in calls.arguments(trial, site, len(group)):
+        add(f"what line {line} reads", places, False)
+    for numbers in calls.operations(trial, site, len(group)):
+        name = ops[numbers[0]].name
+        if (name in FUNCTIONS or name in PASSING) and all(n < g for n, g in zip(numbers, group, strict=True)):
+            places = [ops[n].outputs[0] for n in numbers]
+            add(f"what line {calls.line_of(trial, numbers)} computes", places, name in FUNCTIONS)
     return found[:MOST_KNOWN]
 
 
@@ -143,14 +147,22 @@ def _products(values: np.ndarray) -> tuple[list[tuple[int, ...]], np.ndarray]:
 
 def _plus(trial: Trial, number: int, times: float, term: Sequence[Factor], call: int) -> Op:
     """The operation, with a number times other values added to its result."""
+    return _with(trial, number, term, call, lambda own, *parts: own + times * np.prod(parts, axis=0))
+
+
+def _times(trial: Trial, number: int, factor: Factor, call: int) -> Op:
+    return _with(trial, number, [factor], call, np.multiply)
+
+
+def _with(trial: Trial, number: int, factors: Sequence[Factor], call: int, function: Function) -> Op:
+    """The operation, its result made something else of with other values: ``function(result, *values)``, flat."""
     op = trial.program.ops[number]
     count = len(op.inputs)
 
     def run(values: Sequence[Any]) -> list[Any]:
         own = np.asarray(op.run(values[:count])[0])
-        parts = [f.function(np.asarray(v, float).ravel()) for f, v in zip(term, values[count:], strict=True)]
-        added = times * np.prod(parts, axis=0)
-        shape = own.shape if own.size == added.size else added.shape
-        return [(own.astype(float).ravel() + added).reshape(shape).astype(op.dtypes[0])]
+        parts = [f.function(np.asarray(v, float).ravel()) for f, v in zip(factors, values[count:], strict=True)]
+        made = function(own.astype(float).ravel(), *parts)
+        return [made.reshape(own.shape if own.size == made.size else made.shape).astype(op.dtypes[0])]
 
-    return replace(op, inputs=(*op.inputs, *(factor.places[call] for factor in term)), run=run)
+    return replace(op, inputs=(*op.inputs, *(factor.places[call] for factor in factors)), run=run)

@@ -17,6 +17,7 @@ from pytest_envequiv.whitebox.program import Constant, Op, Program, flat, read
 EXPLAINED = 0.999  # share of rows mended, none broken, with which a change counts as an explanation
 MANY = 0.9  # of the rows in which some output is wrong: one that is wrong in so many can be solved for
 SOLVING = 8  # iterations to find a value with which the outputs are right
+MOST_ROOTS = 4  # numbers with which one row is right that are tried on the others
 MOST_SCOPE = 160  # values in scope that are tried in the place of another
 PASSING = {"convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy"}
 
@@ -267,18 +268,39 @@ FAR = np.array([-100, -10, -3, -1, -0.3, -0.1, -0.03, 0, 0.03, 0.1, 0.2, 0.4, 0.
 
 
 def _bracketed(miss: Miss, start: np.ndarray) -> np.ndarray:
-    """The same further off: multiples of ``start``, and the two neighbours between which the sign of the miss changes,
-    closed in on by regula falsi with Illinois' weights (Dowell and Jarratt 1971)."""
-    unit = np.where(start == 0, 1.0, start)
-    points = np.sort(FAR[:, None] * unit, axis=0)
+    """The same further off: of multiples of ``start`` the two neighbours, nearest to it, between which the sign of the
+    miss changes."""
+    points, misses, turns = _far(miss, start)
+    at = np.where(turns, np.abs(points[1:] + points[:-1] - 2 * start), np.inf).argmin(0)
+    rows = np.arange(len(start))
+    return _closed_in(miss, points[at, rows], points[at + 1, rows], misses[at, rows], misses[at + 1, rows])
+
+
+def _every_root(miss: Callable[[float], float], start: float, enough: float) -> np.ndarray:
+    """Of one row, the multiples that miss by no more than ``enough``, and a root between any two such neighbours; the
+    nearest first."""
+
+    def each(at: np.ndarray) -> np.ndarray:
+        return np.array([miss(float(x)) for x in at])
+
+    points, misses, turns = (found[:, 0] for found in _far(each, np.array([start])))
+    at = np.flatnonzero(turns)
+    between = _closed_in(each, points[at], points[at + 1], misses[at], misses[at + 1])
+    roots = np.concatenate([points[np.abs(misses) <= enough], between])
+    return roots[np.argsort(np.abs(roots - start), kind="stable")]
+
+
+def _far(miss: Miss, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(points, their misses, whether the sign changes up to the next point): the first axis is the points."""
+    points = np.sort(FAR[:, None] * np.where(start == 0, 1.0, start), axis=0)
     with np.errstate(all="ignore"):
         misses = np.stack([miss(p) for p in points])
-        turns = np.sign(misses[1:]) * np.sign(misses[:-1]) <= 0
-        # Of several brackets, the one nearest to what it is now.
-        distance = np.where(turns, np.abs(points[1:] + points[:-1] - 2 * start), np.inf)
-        at = distance.argmin(0)
-        rows = np.arange(len(start))
-        a, b, fa, fb = points[at, rows], points[at + 1, rows], misses[at, rows], misses[at + 1, rows]
+    return points, misses, np.sign(misses[1:]) * np.sign(misses[:-1]) <= 0
+
+
+def _closed_in(miss: Miss, a: np.ndarray, b: np.ndarray, fa: np.ndarray, fb: np.ndarray) -> np.ndarray:
+    """Regula falsi with Illinois' weights (Dowell and Jarratt 1971): the best values met between a and b."""
+    with np.errstate(all="ignore"):
         best = np.where(np.abs(fa) < np.abs(fb), a, b)
         least = np.minimum(np.abs(fa), np.abs(fb))
         for _ in range(3 * SOLVING):
@@ -341,16 +363,14 @@ def solved(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) 
 
     ``run(value)`` gives all values of the program with the number in place.
     """
-    number = _solved_number(trial, run, old)
-    if number is None:
-        return []
-    return [*((near, WRITTEN) for near in written(number)), (number, UNLIKELY)]
+    roots = _roots(trial, run, old)
+    return [(near, WRITTEN) for root in roots for near in written(root)] + [(root, UNLIKELY) for root in roots]
 
 
-def _solved_number(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) -> float | None:
+def _roots(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) -> list[float]:
     wanted = target_of(trial)
     if wanted is None:
-        return None
+        return []
     name, element = wanted
     goal = trial.case.expected[name].astype(float)[:, element]
 
@@ -362,11 +382,10 @@ def _solved_number(trial: Trial, run: Callable[[float], Mapping[int, Any]], old:
     order = np.argsort(size)[-max(int((size > 0).sum()), 1) :]
     row = int(order[len(order) // 2])
 
-    def miss(at: np.ndarray) -> np.ndarray:
-        return misses(float(at[0]))[row : row + 1]
+    def miss(at: float) -> float:
+        return float(misses(at)[row])
 
-    for solve in (_secant, _bracketed):
-        found = solve(miss, np.array([old]))
-        if np.isfinite(found[0]) and abs(float(miss(found)[0])) <= float(trial.case.tolerance[name][row, element]):
-            return float(found[0])
-    return None
+    enough = float(trial.case.tolerance[name][row, element])
+    near = float(_secant(lambda at: np.array([miss(float(at[0]))]), np.array([old]))[0])
+    found = [near] if np.isfinite(near) and abs(miss(near)) <= enough else _every_root(miss, old, enough).tolist()
+    return [root for root in found if np.isfinite(root) and abs(miss(root)) <= enough][:MOST_ROOTS]
