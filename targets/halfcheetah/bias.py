@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import jax.numpy as jnp
 
-from targets.halfcheetah.model import BODIES, GRAVITY
-from targets.halfcheetah.plane import Number, Twist, Vector, Wrench
-from targets.halfcheetah.tree import HINGED, Pose, inward
+from targets.halfcheetah.model import GRAVITY, Body, Model, Parts
+from targets.halfcheetah.plane import Rotation, Twist, Vector, Wrench
+from targets.halfcheetah.tree import Bodies, Pose, parents, summed
 
 
-def bias(pose: Pose, motion: Sequence[Twist]) -> list[Number]:
-    """The nine forces that keep all accelerations at zero while the bodies move with ``motion`` (N, N m).
+def bias(model: Model, pose: Pose, motion: Bodies[Twist]) -> Bodies[Wrench]:
+    """The wrench on each body that keeps all accelerations at zero while they move with ``motion``.
 
     With no joint accelerating, bodies turn at constant rates in the plane, so that the end of an arm r accelerates by
     -rate^2 r. Gravity is a torso that accelerates upwards (Featherstone 2008, 5.3).
     """
-    pull = [Vector(0.0, GRAVITY)]
-    for b in HINGED:
-        parent = BODIES[b].parent
-        pull.append(pull[parent] - pose.arm[b].times(motion[parent].turn * motion[parent].turn))
-    wrenches = []
-    for body, turn, rate, anchor in zip(BODIES, pose.turn, motion, pull, strict=True):
-        centre = turn(body.centre)
-        force = (anchor - centre.times(rate.turn * rate.turn)).times(body.mass)
-        wrenches.append(Wrench(0.0, force).from_(centre))
-    return inward(pose, wrenches)
+    rate = parents(motion.torso.turn, motion.links.turn)
+    swing = pose.arm.times(-rate * rate)
+    nothing = jnp.zeros_like(motion.torso.turn)
+    torso = Vector(nothing, nothing + GRAVITY)
+    links = Vector(summed(torso.x, swing.x), summed(torso.z, swing.z))
+    return Parts(*map(_wrench, model.bodies, pose.turn, motion, (torso, links)))
+
+
+def _wrench(body: Body, turn: Rotation, motion: Twist, anchor: Vector) -> Wrench:
+    centre = turn(body.centre)
+    force = (anchor - centre.times(motion.turn * motion.turn)).times(body.mass)
+    return Wrench(jnp.zeros_like(motion.turn), force).from_(centre)

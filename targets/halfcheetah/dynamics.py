@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import jax
+import jax.numpy as jnp
 
 from targets.halfcheetah.bias import bias
 from targets.halfcheetah.constraints import contacts, limits
-from targets.halfcheetah.inertia import ARMATURE, inertias
-from targets.halfcheetah.model import TIMESTEP
-from targets.halfcheetah.passive import DAMPING, dampers, motors, springs
-from targets.halfcheetah.plane import Number
-from targets.halfcheetah.solver import Problem, accelerations, pushes, residuals
-from targets.halfcheetah.tree import outward, pose, solve
+from targets.halfcheetah.inertia import inertias
+from targets.halfcheetah.model import TIMESTEP, Model, Parts
+from targets.halfcheetah.passive import dampers, motors, springs
+from targets.halfcheetah.plane import Number, Twist, Vector
+from targets.halfcheetah.solver import Point, Problem, accelerations, pushes, residuals
+from targets.halfcheetah.tree import Coordinates, outward, pose, solve
 
 
-def problem(qpos: Sequence[Number], qvel: Sequence[Number], controls: Sequence[Number]) -> Problem:
+def problem(model: Model, qpos: Coordinates, qvel: Coordinates, controls: Number) -> Problem:
     """All that decides the accelerations in this state under these controls."""
-    placed = pose(qpos)
+    placed = pose(model, qpos)
     motion = outward(placed, qvel)
-    forces = [-force for force in bias(placed, motion)]
-    for hinges in (springs(qpos), dampers(qvel), motors(controls)):
-        forces[3:] = [f + own for f, own in zip(forces[3:], hinges, strict=True)]
-    return Problem(placed, inertias(placed), forces, limits(qpos, qvel), contacts(placed, motion))
+    held = bias(model, placed, motion)
+    joints = model.joints
+    hinges = springs(joints, qpos.hinges) + dampers(joints, qvel.hinges) + motors(joints, controls)
+    mass = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, placed.arm.x.shape), inertias(model, placed).links)
+    return Problem(
+        placed,
+        inertias(model, placed)._replace(links=mass),
+        jnp.broadcast_to(joints.armature, hinges.shape),
+        jax.tree.map(jnp.negative, held),
+        hinges,
+        limits(joints, qpos.hinges, qvel.hinges),
+        contacts(model, placed, motion),
+    )
+
+
+def at_rest(qpos: Coordinates) -> Point:
+    """No accelerations: where a search may begin."""
+    still = jax.tree.map(jnp.zeros_like, qpos)
+    turn = still.hinges
+    return Point(still, Parts(Twist(still.angle, Vector(still.x, still.z)), Twist(turn, Vector(turn, turn))))
 
 
 def advance(
-    qpos: Sequence[Number], qvel: Sequence[Number], controls: Sequence[Number], guess: Sequence[Number]
-) -> tuple[list[Number], list[Number], list[Number]]:
-    """One time step: (qpos, qvel, qacc), nine each. ``guess``: accelerations to begin the search with.
+    model: Model, qpos: Coordinates, qvel: Coordinates, controls: Number, guess: Point
+) -> tuple[Coordinates, Coordinates, Point]:
+    """One time step: (qpos, qvel, constrained accelerations). ``guess``: where to begin the search for the latter.
 
     The dampers act at the end of the step: (M + h damping) qacc = all forces, with the constraints' as they came out
     without that (MuJoCo's mj_Euler; documentation, "Numerical integration", "implicit damping").
     """
-    given = problem(qpos, qvel, controls)
+    given = problem(model, qpos, qvel, controls)
     found = accelerations(given, guess)
-    constrained = pushes(given, residuals(given, found))
-    forces = [f + p for f, p in zip(given.forces, constrained, strict=True)]
-    damped = [own + TIMESTEP * damping for own, damping in zip(ARMATURE, DAMPING, strict=True)]
-    qacc = solve(given.pose, given.inertias, damped, forces)
-    qvel = [rate + TIMESTEP * change for rate, change in zip(qvel, qacc, strict=True)]
-    return [place + TIMESTEP * rate for place, rate in zip(qpos, qvel, strict=True)], qvel, found
+    at = residuals(given, found)
+    wrenches, hinges = pushes(given, at, at)
+    qacc, _ = solve(
+        given.pose,
+        given.inertias,
+        given.own + TIMESTEP * model.joints.damping,
+        Parts(*(a + b for a, b in zip(given.wrenches, wrenches, strict=True))),
+        given.hinges + hinges,
+    )
+    qvel = jax.tree.map(lambda rate, change: rate + TIMESTEP * change, qvel, qacc)
+    return jax.tree.map(lambda place, rate: place + TIMESTEP * rate, qpos, qvel), qvel, found

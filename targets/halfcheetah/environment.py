@@ -18,8 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from targets.halfcheetah.dynamics import advance
-from targets.halfcheetah.model import DOFS, JOINTS, TIMESTEP
+from targets.halfcheetah.dynamics import advance, at_rest
+from targets.halfcheetah.model import DOFS, HINGES, TIMESTEP, in_legs, model_of
+from targets.halfcheetah.tree import coordinates, rows
 
 
 @jax.tree_util.register_dataclass
@@ -73,7 +74,7 @@ class HalfCheetah:
     """The environment. ``dtype``: that of the states it begins with."""
 
     name = "HalfCheetah-v5"
-    num_actions = len(JOINTS)
+    num_actions = HINGES
 
     def __init__(self, dtype: Any = "float32"):
         self.dtype = jnp.dtype(dtype)
@@ -138,7 +139,7 @@ class HalfCheetah:
         return state.time >= params.max_steps_in_episode
 
     def action_space(self, params: Params) -> Box:
-        return Box(-1.0, 1.0, (len(JOINTS),), jnp.float32)
+        return Box(-1.0, 1.0, (HINGES,), jnp.float32)
 
     def observation_space(self, params: Params) -> Box:
         size = 2 * DOFS - int(params.exclude_current_positions_from_observation)
@@ -148,19 +149,16 @@ class HalfCheetah:
 def simulate(qpos: jax.Array, qvel: jax.Array, action: jax.Array, steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``steps`` time steps: (qpos, qvel, metres moved along x). The way moved is summed by itself: far from the origin
     it would drown in the rounding of x."""
-    dtype = qpos.dtype
-    controls = _listed(action.astype(dtype))
-    begin = _listed(qpos)
-    x, begin[0] = begin[0], jnp.zeros_like(begin[0])
+    model = model_of(str(qpos.dtype))
+    begin, rates, controls = (_batch_last(a) for a in (qpos, qvel, action.astype(qpos.dtype)))
+    here = coordinates(begin.at[0].set(0))
 
     def frame(_: Any, carry: Any) -> Any:
-        qpos, qvel, guess = carry
-        return advance(qpos, qvel, controls, guess)
+        return advance(model, *carry[:2], in_legs(controls), carry[2])
 
-    none = [jnp.zeros_like(x)] * DOFS
-    places, rates, _ = jax.lax.fori_loop(0, steps, frame, (begin, _listed(qvel), none))
-    moved = places[0]
-    return jnp.stack([x + moved, *places[1:]], -1), jnp.stack(rates, -1), moved
+    here, speed, _ = jax.lax.fori_loop(0, steps, frame, (here, coordinates(rates), at_rest(here)))
+    after = rows(here).at[0].add(begin[0])
+    return _batch_first(after, qpos.shape), _batch_first(rows(speed), qvel.shape), here.x.reshape(qpos.shape[:-1])
 
 
 def make(dtype: Any = "float32", **settings: Any) -> tuple[HalfCheetah, Params]:
@@ -179,6 +177,10 @@ def make(dtype: Any = "float32", **settings: Any) -> tuple[HalfCheetah, Params]:
     return HalfCheetah(dtype), params
 
 
-def _listed(array: jax.Array) -> list[jax.Array]:
-    """The last axis as a list: the physics is written for one number of the batch's shape at a time."""
-    return [array[..., i] for i in range(array.shape[-1])]
+def _batch_last(array: jax.Array) -> jax.Array:
+    """(*shape, n) as (n, batch): the physics has one batch axis, and it comes last."""
+    return array.reshape(-1, array.shape[-1]).T
+
+
+def _batch_first(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return array.T.reshape(shape)

@@ -1,8 +1,9 @@
-"""How MuJoCo's constraints give way (its documentation, "Computation", "Constraint model" and "Parameters").
+"""How MuJoCo's constraints give way (its documentation: "Computation", "Constraint model"; "Modeling", "Solver
+parameters").
 
-A row that penetrates by ``-depth`` at a rate pulls back with the acceleration -drag rate - spring impedance depth, and a
-force on it meets the regularisation R = (1 - impedance) / impedance times the row's weight. Deeper is harder: the
-impedance rises from solimp's first number to its second over the width of the third.
+A row that penetrates by -depth at a rate asks for the acceleration -drag rate - spring impedance depth, and a force on
+it meets the regularisation (1 - impedance) / impedance times the row's weight. Deeper is harder: the impedance rises
+from solimp's first number to its second over the width of the third.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ def impedance(softness: Softness, depth: Number) -> Number:
     return low + (high - low) * jnp.where(x <= middle, rising, ending)
 
 
-def stiffness(softness: Softness) -> tuple[float, float]:
-    """(drag 1/s, spring 1/s^2) of a time constant and a damping ratio; the time constant is at least two steps."""
+def drag_and_spring(softness: Softness) -> tuple[float, float]:
+    """(1/s, 1/s^2) of a time constant, which is at least two steps, and a damping ratio."""
     (time, ratio), high = softness.solref, min(softness.solimp[1], MOST)
     time = max(time, 2 * TIMESTEP)
     return 2 / (high * time), 1 / (high * time * ratio) ** 2
 
 
-def pulled(softness: Softness, depth: Number, rate: Number) -> Number:
-    """-aref: what is asked of the row's acceleration is to be at least minus this."""
-    drag, spring = stiffness(softness)
+def offset(softness: Softness, depth: Number, rate: Number) -> Number:
+    """Minus the acceleration that is asked for (MuJoCo's aref)."""
+    drag, spring = drag_and_spring(softness)
     return drag * rate + spring * impedance(softness, depth) * depth
 
 
-def hardness(softness: Softness, depth: Number, weight: float) -> Number:
-    """1/R: the force on the row for each unit of acceleration that is missing. 0 where nothing penetrates."""
+def hardness(softness: Softness, depth: Number, weight: Number) -> Number:
+    """The force on the row for each unit of acceleration that is missing (MuJoCo's efc_D); 0 if it is not there."""
     i = impedance(softness, depth)
     return jnp.where(depth < 0, i / ((1.0 - i) * weight), 0.0)
