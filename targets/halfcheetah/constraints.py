@@ -57,6 +57,6 @@ def _contacts(body: Body, sphere: Sphere, turn: Rotation, anchor: Vector, motion
     arm = Vector(centre.x, centre.z - sphere.radius - depth / 2)
     rate = motion.at(arm)
     drag, _ = drag_and_spring(CONTACT)
-    # A pyramid's rows have the weight of its first edge, and 2 FRICTION^2 for what turns a cone's rows into a pyramid's.
+    # That of a pyramid's first edge, and 2 FRICTION^2 for what turns a cone's rows into a pyramid's.
     weight = body.weight * (1 + FRICTION**2) * 2 * FRICTION**2
     return Contact(arm, offset(CONTACT, depth, rate.z), FRICTION * drag * rate.x, hardness(CONTACT, depth, weight))

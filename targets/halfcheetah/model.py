@@ -1,8 +1,8 @@
 """The cheetah's constants, from ``constants.json``, which ``extract.py`` wrote from MuJoCo's model.
 
-The cheetah is a torso with two legs of three links, and both legs are computed side by side. So everything there is one
-of comes in two ``Parts``: the torso's, and the links' with two leading axes, (3, 2): thighs, shins and feet, each of the
-back leg and of the front one. Arrays end in an axis for the batch, of size 1 here.
+The cheetah is a torso with two legs of three links, and both legs are computed side by side. So what there is of every
+body comes in two ``Parts``: the torso's, and the links' with two leading axes, (3, 2): thighs, shins and feet, each of
+the back leg and of the front one. Arrays end in an axis for the batch, of size 1 here.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Body(NamedTuple):
 
 
 class Sphere(NamedTuple):
-    """The ends of the capsules: what can touch the ground. ``centre``: x and z in the body's axes, m. The torso has four,
-    (4, 1); each link two, (2, 3, 2, 1)."""
+    """The ends of the capsules: what can touch the ground. ``centre``: x and z in the body's axes, m. The torso has
+    four, (4, 1); each link two, (2, 3, 2, 1)."""
 
     centre: tuple[Any, Any]
     radius: Any
