@@ -6,11 +6,12 @@ misspelt tolerance cannot silently do nothing.
 
 from __future__ import annotations
 
+import ast
 import datetime
 import difflib
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,11 +198,12 @@ FUNCTIONS = {
 
 
 def holds(rule: str, values: Mapping[str, np.ndarray], where: str) -> np.ndarray:
-    """bool[B]: rows for which ``rule`` is true. Names are those of ``values``, dots written as underscores.
+    """bool[B]: rows for which ``rule`` is true. Names are those of ``values``, dots written as underscores; the first
+    of them has a row each, settings among the others may have none.
 
     Raises ContractError for a rule that cannot be evaluated, naming what it may use.
     """
-    names = {re.sub(r"\W", "_", key).lstrip("_") or key: value for key, value in values.items()}
+    names = {_spelled(key): value for key, value in values.items()}
     try:
         result = eval(compile(rule, where, "eval"), {"__builtins__": {}}, {**FUNCTIONS, **names})
     except Exception as error:
@@ -209,3 +211,18 @@ def holds(rule: str, values: Mapping[str, np.ndarray], where: str) -> np.ndarray
     rows = len(next(iter(values.values())))
     result = np.asarray(result, bool)
     return np.broadcast_to(result.reshape(len(result), -1).all(1) if result.ndim > 1 else result, (rows,))
+
+
+def named_in(rule: str | None, keys: Iterable[str]) -> frozenset[str]:
+    """Those of ``keys`` that a rule speaks of; none of a rule that cannot be read (``holds`` says so)."""
+    try:
+        nodes = list(ast.walk(ast.parse(rule or "", mode="eval"))) if rule else []
+    except SyntaxError:
+        nodes = []
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return frozenset(key for key in keys if _spelled(key) in names)
+
+
+def _spelled(key: str) -> str:
+    """A name as it is written in a rule."""
+    return re.sub(r"\W", "_", key).lstrip("_") or key

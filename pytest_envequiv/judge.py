@@ -223,7 +223,7 @@ def contract_of(settings: Settings) -> Contract:
 def _found(settings: Settings) -> Contract:
     if settings.contract:
         return contracts.read(settings.contract)
-    module = settings.target.partition(":")[0]
+    module = settings.target.partition("?")[0].partition(":")[0]
     try:
         spec = importlib.util.find_spec(module) if module.replace(".", "").isidentifier() else None
     except (ImportError, ValueError):

@@ -154,7 +154,9 @@ class Pair:
                 else link.field
             )
             fields.append(
-                self._field(name, "state", str(link), link.field, values, np.dtype(link.leaf.dtype), base, True)
+                self._field(
+                    name, "state", str(link), link.field, values, np.dtype(link.leaf.dtype), base, not self.goes_on
+                )
             )
         for target_name, name in sorted(self.observations.items()):
             fields.append(self._output(name, target_name, example, base, live_only=self.begins_anew))
@@ -165,13 +167,22 @@ class Pair:
             fields.append(self._field(name, "output", name, name, values, np.dtype(bool), base, False))
         for name in (MASK, AGENT):
             if name in ours.outputs and name in example:
-                fields.append(self._output(name, name, example, base, live_only=True))
+                fields.append(self._output(name, name, example, base, live_only=not self.goes_on))
         return tuple(fields)
 
     @property
     def begins_anew(self) -> bool:
-        """Whether a side's only step resets by itself: what it leaves where an episode ends is the next one."""
-        return any(side.spec.conventions.get("step") == "auto-reset" for side in (self.ref, self.target))
+        """Whether only one side's step resets by itself: what that leaves where an episode ends is the next one."""
+        return self._resetting == 1
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether both sides' steps reset by themselves: then what they leave where an episode ends is compared too."""
+        return self._resetting == 2
+
+    @property
+    def _resetting(self) -> int:
+        return sum(side.spec.conventions.get("step") == "auto-reset" for side in (self.ref, self.target))
 
     @property
     def unseen(self) -> bool:

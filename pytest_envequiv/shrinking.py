@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pytest_envequiv.backends.protocol import Arrays, State
 from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import Found, compare
-from pytest_envequiv.contract import holds
 from pytest_envequiv.counterexample import Counterexample, array_json
 from pytest_envequiv.errors import BackendError, Limitation
 from pytest_envequiv.levels.finding import divergence, first
@@ -237,7 +236,7 @@ def live(bench: Bench, rows: Rows) -> bool:
     """
     pair = bench.pair
     if pair.contract.live is not None:
-        return bool(holds(pair.contract.live, {**rows.state.fields, **rows.seen}, "[live] rule")[0])
+        return bool(states.is_live(pair, rows)[0])
     floats = [(n, i) for n, v in rows.state.fields.items() if v.dtype.kind == "f" for i in range(v.reshape(-1).size)]
     if not floats or len(floats) > MOST_FLOATS:
         return False

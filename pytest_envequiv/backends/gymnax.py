@@ -1,7 +1,8 @@
 """gymnax environments, and ports written against its interface. ``gymnax:CartPole-v1``, or an Environment object.
 
 The step that is compared is ``step_env`` (the dynamics) with the time limit of ``is_truncated``; the
-auto-resetting ``step`` is checked against it in a test of its own.
+auto-resetting ``step`` is checked against it in a test of its own. An environment whose ``step`` is its ``step_env``
+has one step only, which begins a new episode by itself.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def _backend(environment: Any, params: Any, name: str, options: dict[str, Any], 
             raise OpenError(f"{name}: no parameter {unknown[0]!r}; it has {', '.join(numeric_constants(params))}")
         params = params.replace(**options)
     separate = hasattr(environment, "is_truncated")
+    alone = getattr(environment, "step", None) == environment.step_env  # methods are made anew at each look, and equal
 
     def outputs(observation: Any, reward: Any, done: Any, state: Any, params: Any) -> dict[str, Any]:
         ends = {TERMINATED: done, TRUNCATED: environment.is_truncated(state, params)} if separate else {DONE: done}
@@ -83,13 +85,17 @@ def _backend(environment: Any, params: Any, name: str, options: dict[str, Any], 
             kind="gymnax",
             reset=reset,
             step=step,
-            auto=auto,
+            auto=None if alone else auto,
             params=params,
             action=named_spaces("action", environment.action_space(params)),
             observation=named_spaces("observation", environment.observation_space(params)),
             time_limit=_limit(params),
             constants=numeric_constants(params),
-            conventions={"auto_reset": "same-step", "done": "separate" if separate else "merged"},
+            conventions={
+                "auto_reset": "same-step",
+                "done": "separate" if separate else "merged",
+                **({"step": "auto-reset"} if alone else {}),
+            },
             versions=versions,
         )
     )

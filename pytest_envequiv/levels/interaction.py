@@ -50,7 +50,7 @@ def sources(bench: Bench) -> list[str]:
     found = ["play"]
     if not pair.sample.alive().any():  # episodes of one step: no state can be stepped into
         return found
-    movable = any(states.continuous(pair.sample, name) for name in pair.ref.spec.fields)
+    movable = any(states.movable(pair, pair.sample, name) for name in pair.ref.spec.fields)
     if movable:
         found.append("boundary")
     if bench.meetings.pairs:

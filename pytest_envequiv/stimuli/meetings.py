@@ -54,7 +54,7 @@ class Meetings:
 
 
 def meetings(pair: Pair, flow: Flow | None) -> Meetings:
-    """The pairs of numbers that can be moved (floats of the state, actions) and meet in an output of the target."""
+    """The pairs of numbers that can be moved (of the state, and actions) and meet in an output of the target."""
     if flow is None or not pair.injectable():
         return Meetings((), {})
     inputs = {name: _input(pair, name) for name in flow.inputs}
@@ -86,7 +86,7 @@ def _input(pair: Pair, name: str) -> Input | None:
     if link is None or link.recode:
         return None
     source = link.sources[max(element, 0)] if len(link.sources) > 1 else link.sources[0]
-    if source.kind != "state" or not states.continuous(pair.sample, source.name):
+    if source.kind != "state" or not states.movable(pair, pair.sample, source.name):
         return None
     return Input("state", source.name, element if source.index is None else source.index)
 
@@ -105,8 +105,9 @@ def moved_together(pair: Pair, played: Play, met: Meetings, count: int, seed: in
         here = np.flatnonzero(which == number)
         for own in inputs:
             if own.kind == "state":
-                values = _levels(played, own)
-                fields[own.name][here, own.place] = rng.choice(values, len(here))
+                values = _levels(pair, played, own)
+                if len(values):
+                    fields[own.name][here, own.place] = rng.choice(values, len(here))
     state = State({n: fields[n].reshape(v.shape).astype(v.dtype) for n, v in base.state.fields.items()})
     made_up = replace(base, state=state, action=states.legal(acts, base, pair, rng))
     entered = states.stepped_into(pair, made_up, seed + 19)
@@ -114,7 +115,9 @@ def moved_together(pair: Pair, played: Play, met: Meetings, count: int, seed: in
     return inside.take(np.sort(rng.permutation(len(inside))[:count]))
 
 
-def _levels(played: Play, own: Input) -> np.ndarray:
+def _levels(pair: Pair, played: Play, own: Input) -> np.ndarray:
+    if not states.continuous(played, own.name):
+        return states.places(pair, played, own.name, own.place)
     seen = own.read(played.rows)
     low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
     return np.unique([*np.linspace(low, high, LEVELS), *([0.0] if low < 0 < high else [])])

@@ -7,7 +7,7 @@ sides of a threshold (or one nearer to it than the other) blended so that the co
 
 Kept is what shows a side of a branch that few rows have shown, two sides that no row has shown together, or a
 comparison nearer to its threshold, from below or from above, than any row before. That a float is exactly at a
-boundary (a wall, standstill) counts like a side. Only floats and clocks are moved.
+boundary (a wall, standstill) counts like a side. Only floats, clocks, and numbers of the contract's rule are moved.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ class Ways:
 
 @dataclass(frozen=True)
 class Reach:
-    """One float that may be moved: where it has boundaries, and how far it may go."""
+    """One number that may be moved: where it has boundaries, how far it may go, and whether it is always whole."""
 
     name: str
     element: int
     boundaries: np.ndarray
     low: float
     high: float
+    whole: bool
 
 
 @dataclass
@@ -125,9 +126,10 @@ def searched(
     reaches = [
         _reach(pair, played, name, i)
         for name in played.rows.state.fields
-        if states.continuous(played, name)
+        if states.movable(pair, played, name)
         for i in range(min(64, int(np.prod(played.rows.state.fields[name].shape[1:], dtype=int))))
     ]
+    reaches = [reach for reach in reaches if len(reach.boundaries)]
     clocks = states.clocks(pair, played) if pair.time_limit is not None else []
     # What is nearer to an end than the coarser side can tell would be beyond it there.
     slack = 4 * max((f.eps for f in pair.fields if not f.exact), default=0.0)
@@ -153,9 +155,9 @@ def searched(
 
 
 def _reach(pair: Pair, played: Play, name: str, element: int) -> Reach:
-    seen = played.rows.state.fields[name].reshape(len(played.rows), -1)[:, element]
-    values = states.boundaries(pair, seen)
-    return Reach(name, element, values, float(values.min()), float(values.max()))
+    values = states.places(pair, played, name, element)
+    low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+    return Reach(name, element, values, low, high, not states.continuous(played, name))
 
 
 def _standing(reaches: list[Reach], rows: Rows) -> np.ndarray:
@@ -209,7 +211,9 @@ def _bred(
         moved = _moved(reach, mine, theirs, way, share, np.nan_to_num(gap), rng)
         # Most moves are of one field: the others stay, so that what was found is not lost.
         here = (chosen == place) | (rng.random(count) < 0.2) | (way == "blend") | (way == "mix")
-        fields[reach.name][:, reach.element] = np.where(here, np.clip(moved, reach.low, reach.high), mine)
+        moved = np.where(here, np.clip(moved, reach.low, reach.high), mine)
+        column = fields[reach.name]
+        column[:, reach.element] = states.settled(moved, column.dtype) if reach.whole else moved
     clock = parent.before.clock
     if clocks and pair.time_limit is not None:
         clock = np.where(way == "clock", np.maximum(pair.time_limit - rng.integers(1, 5, count), 0), clock)

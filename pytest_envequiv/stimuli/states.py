@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_envequiv.backends.protocol import State
-from pytest_envequiv.contract import holds
+from pytest_envequiv.contract import holds, named_in
 from pytest_envequiv.stimuli.play import Play, Rows, shown
 from pytest_envequiv.stimuli.policies import extremes, uniform
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a pair is handed in; nothing of it is needed to read this f
 NEAR = (0.0, 1e-7, 1e-4, 1e-2, 3e-2, 1e-1, 2e-1)  # distances from a boundary, as a share of the field's range
 EDGE_TRIES, EDGE_STAGES = 1_024, 20  # states tried for an edge; halvings on the way to it
 DEPTH = 3  # steps from a made-up state within which states are looked at
+PLACED = 256  # states of play in which the rule is asked about a whole number
 WIDER = 1.5  # how far beyond what play saw a field without bounds is pushed
 
 
@@ -104,7 +105,14 @@ def live(pair: Pair, rows: Rows) -> Rows:
 def _lively(pair: Pair, rows: Rows) -> np.ndarray:
     if pair.contract.live is None or not len(rows):
         return np.arange(len(rows))
-    return np.flatnonzero(holds(pair.contract.live, {**rows.state.fields, **rows.seen}, "[live] rule"))
+    return np.flatnonzero(is_live(pair, rows))
+
+
+def is_live(pair: Pair, rows: Rows) -> np.ndarray:
+    """bool[B]: rows for which the contract's [live] rule holds; it may speak of the reference's settings, too."""
+    values = {**rows.state.fields, **rows.seen}
+    settings = {name: value for name, value in pair.ref.spec.constants.items() if name not in values}
+    return holds(pair.contract.live or "True", {**values, **settings}, "[live] rule")
 
 
 Ends = dict[tuple[str, int], tuple[float, float]]
@@ -181,7 +189,7 @@ def within(rows: Rows, limits: Ends, slack: float = 0.0) -> np.ndarray:
 
 
 def near_boundaries(pair: Pair, played: Play, count: int, seed: int, limits: Ends) -> Rows:
-    """States of play with one to three float fields moved to, or close to, a boundary; then stepped into.
+    """States of play with one to three fields moved to, or close to, a boundary; then stepped into.
 
     Boundaries are what play reached, the bounds of observations that show the field, and the constants either
     side has that lie within the field's reach.
@@ -189,21 +197,25 @@ def near_boundaries(pair: Pair, played: Play, count: int, seed: int, limits: End
     rng = np.random.default_rng([seed, 13])
     alive = played.rows
     base = alive.take(np.sort(rng.integers(0, len(alive), count)))
-    floats = [(n, i) for n, v in base.state.fields.items() if continuous(played, n) for i in range(min(64, _width(v)))]
-    if not floats:
+    elements = [
+        (n, i) for n, v in base.state.fields.items() if movable(pair, played, n) for i in range(min(64, _width(v)))
+    ]
+    candidates = {(n, i): values for n, i in elements if len(values := places(pair, played, n, i))}
+    if not candidates:
         return base.take(slice(0, 0))
     fields = {n: v.reshape(len(v), -1).copy() for n, v in base.state.fields.items()}
-    candidates = {(n, i): boundaries(pair, alive.state.fields[n].reshape(len(alive), -1)[:, i]) for n, i in floats}
+    whole = {n: not continuous(played, n) for n, _ in candidates}
     # A row moves each field with the chance that makes it one or two on average; the rest stays as played.
-    chance = min(0.5, 1.5 / len(floats))
+    chance = min(0.5, 1.5 / len(candidates))
     moved = np.zeros(count, bool)
     for place, ((name, i), values) in enumerate(candidates.items()):
         here = rng.random(count) < chance
-        here |= (np.arange(count) % len(floats) == place) & ~moved
+        here |= (np.arange(count) % len(candidates) == place) & ~moved
         seen = alive.state.fields[name].reshape(len(alive), -1)[:, i]
         reach = max(float(np.nanmax(seen) - np.nanmin(seen)), 1e-6)
         offset = rng.choice(NEAR, count) * reach * rng.choice([-1.0, 1.0], count)
-        fields[name][here, i] = (rng.choice(values, count) + offset)[here]
+        value = rng.choice(values, count) + offset
+        fields[name][here, i] = (settled(value, fields[name].dtype) if whole[name] else value)[here]
         moved |= here
     state = State({n: fields[n].reshape(v.shape).astype(v.dtype) for n, v in base.state.fields.items()})
     # Half of the made-up states are entered by the most extreme actions, half by any.
@@ -239,6 +251,8 @@ def at_edges(pair: Pair, played: Play, count: int, seed: int, limits: Ends) -> R
     elements = [
         (n, i) for n in base.state.fields if continuous(played, n) for i in range(min(64, _width(base.state.fields[n])))
     ]
+    if not elements:
+        return None
     which = rng.integers(0, len(elements), EDGE_TRIES)
     inside = np.zeros(EDGE_TRIES)
     outside = np.zeros(EDGE_TRIES)
@@ -293,15 +307,49 @@ def continuous(played: Play, name: str) -> bool:
     return values.dtype.kind == "f" and not np.isnan(values).any() and bool((values != np.round(values)).any())
 
 
+def movable(pair: Pair, played: Play, name: str) -> bool:
+    """Whether a state field may be given other values than play gave it: a float that is not always whole, or a number
+    that the contract's [live] rule names, and so says what it may be. Clocks are moved by time alone."""
+    if continuous(played, name):
+        return True
+    numbers = played.rows.state.fields[name].dtype.kind in "iuf"
+    return bool(numbers and named_in(pair.contract.live, [name]) and name not in clocks(pair, played))
+
+
+def places(pair: Pair, played: Play, name: str, element: int) -> np.ndarray:
+    """The boundaries of one element of a movable field. A whole number may be next to one, and anywhere the rule lets
+    it be in some state of play."""
+    rows, column = played.rows, played.rows.state.fields[name].reshape(len(played.rows), -1)[:, element]
+    if continuous(played, name):
+        return boundaries(pair, column)
+    near = boundaries(pair, column, everywhere=True)
+    values = np.unique(settled(np.concatenate([near - 1, near, near + 1]), column.dtype))
+    few = rows.take(np.unique(np.linspace(0, len(rows) - 1, PLACED).astype(int)))
+    every = few.take(np.tile(np.arange(len(few)), len(values)))
+    fields = {n: v.copy() for n, v in every.state.fields.items()}
+    fields[name].reshape(len(every), -1)[:, element] = np.repeat(values, len(few))
+    kept = is_live(pair, replace(every, state=State(fields)))
+    return values[kept.reshape(len(values), len(few)).any(1)].astype(float)
+
+
+def settled(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Whole numbers near ``values``, in ``dtype``."""
+    values = np.round(values)
+    if dtype.kind in "iu":
+        values = np.clip(values, np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return values.astype(dtype)
+
+
 def _width(value: np.ndarray) -> int:
     return int(np.prod(value.shape[1:], dtype=int))
 
 
-def boundaries(pair: Pair, seen: np.ndarray) -> np.ndarray:
-    """Values of one float field at which something may change, given the values play saw."""
+def boundaries(pair: Pair, seen: np.ndarray, everywhere: bool = False) -> np.ndarray:
+    """Values of one field at which something may change, given the values play saw; ``everywhere``: constants too that
+    are far from those."""
     low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
     middle, half = (low + high) / 2, max((high - low) / 2, 1e-6)
-    reach = (middle - 4 * half, middle + 4 * half)
+    reach = (-np.inf, np.inf) if everywhere else (middle - 4 * half, middle + 4 * half)
     constants = [
         float(c)
         for spec in (pair.ref.spec, pair.target.spec)
