@@ -10,8 +10,8 @@ from targets.halfcheetah.constraints import contacts, limits
 from targets.halfcheetah.inertia import inertias
 from targets.halfcheetah.model import TIMESTEP, Model, Parts
 from targets.halfcheetah.passive import dampers, motors, springs
-from targets.halfcheetah.plane import Number, Twist, Vector
-from targets.halfcheetah.solver import Point, Problem, accelerations, pushes, residuals
+from targets.halfcheetah.plane import Number
+from targets.halfcheetah.solver import Problem, accelerations, pushes, residuals
 from targets.halfcheetah.tree import Coordinates, outward, pose, solve
 
 
@@ -34,16 +34,9 @@ def problem(model: Model, qpos: Coordinates, qvel: Coordinates, controls: Number
     )
 
 
-def at_rest(qpos: Coordinates) -> Point:
-    """No accelerations: where a search may begin."""
-    still = jax.tree.map(jnp.zeros_like, qpos)
-    turn = still.hinges
-    return Point(still, Parts(Twist(still.angle, Vector(still.x, still.z)), Twist(turn, Vector(turn, turn))))
-
-
 def advance(
-    model: Model, qpos: Coordinates, qvel: Coordinates, controls: Number, guess: Point
-) -> tuple[Coordinates, Coordinates, Point]:
+    model: Model, qpos: Coordinates, qvel: Coordinates, controls: Number, guess: Coordinates
+) -> tuple[Coordinates, Coordinates, Coordinates]:
     """One time step: (qpos, qvel, constrained accelerations). ``guess``: where to begin the search for the latter.
 
     The dampers act at the end of the step: (M + h damping) qacc = all forces, with the constraints' as they came out
@@ -61,4 +54,4 @@ def advance(
         given.hinges + hinges,
     )
     qvel = jax.tree.map(lambda rate, change: rate + TIMESTEP * change, qvel, qacc)
-    return jax.tree.map(lambda place, rate: place + TIMESTEP * rate, qpos, qvel), qvel, found
+    return jax.tree.map(lambda place, rate: place + TIMESTEP * rate, qpos, qvel), qvel, found.qacc

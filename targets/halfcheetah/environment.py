@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from targets.halfcheetah.dynamics import advance, at_rest
+from targets.halfcheetah.dynamics import advance
 from targets.halfcheetah.model import DOFS, HINGES, TIMESTEP, in_legs, model_of
 from targets.halfcheetah.tree import coordinates, rows
 
@@ -156,7 +156,7 @@ def simulate(qpos: jax.Array, qvel: jax.Array, action: jax.Array, steps: int) ->
     def frame(_: Any, carry: Any) -> Any:
         return advance(model, *carry[:2], in_legs(controls), carry[2])
 
-    here, speed, _ = jax.lax.fori_loop(0, steps, frame, (here, coordinates(rates), at_rest(here)))
+    here, speed, _ = jax.lax.fori_loop(0, steps, frame, (here, coordinates(rates), jax.tree.map(jnp.zeros_like, here)))
     after = rows(here).at[0].add(begin[0])
     return _batch_first(after, qpos.shape), _batch_first(rows(speed), qvel.shape), here.x.reshape(qpos.shape[:-1])
 

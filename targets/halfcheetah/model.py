@@ -20,6 +20,8 @@ _ORDER = [0, 3, 1, 4, 2, 5]  # MuJoCo numbers the back leg's three links first, 
 TIMESTEP: float = _READ["timestep"]  # s
 GRAVITY: float = _READ["gravity"]  # m/s^2
 FRICTION: float = _READ["friction"]
+TOLERANCE: float = _READ["solver"]["tolerance"]  # of a cost times SCALE, 1 / (mean inertia times freedoms)
+SCALE: float = _READ["solver"]["scale"]
 HINGES = len(_READ["joints"])
 DOFS = 3 + HINGES  # the torso's x, z and angle, then the hinges
 

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from targets.halfcheetah.constraints import Contact, Limit
-from targets.halfcheetah.model import FRICTION, Parts
+from targets.halfcheetah.model import FRICTION, SCALE, TOLERANCE, Parts
 from targets.halfcheetah.plane import Inertia, Number, Twist, Vector, Wrench, at_point
-from targets.halfcheetah.tree import Bodies, Coordinates, Pose, solve
+from targets.halfcheetah.tree import Bodies, Coordinates, Pose, outward, solve
 
 ITERATIONS = 20  # Newton steps at most; it takes 2 to 5
 SEARCHES = 4  # steps of a line search
@@ -59,8 +59,25 @@ class Point(NamedTuple):
     motion: Bodies[Twist]
 
 
-def accelerations(problem: Problem, guess: Point) -> Point:
-    """The minimum; ``guess`` only decides how long it takes."""
+class Line(NamedTuple):
+    """A Newton step: of every row its hardness, its residual at the start, and how that changes, (54, batch); and
+    change' M change, (batch)."""
+
+    hardness: jax.Array
+    start: jax.Array
+    change: jax.Array
+    smooth: jax.Array
+
+    @property
+    def decrement(self) -> jax.Array:
+        """change' H change, H being M with the rows that push at the start: twice what the step promises to gain."""
+        return self.smooth + jnp.where(self.start < 0, self.hardness * self.change**2, 0.0).sum(0)
+
+
+def accelerations(problem: Problem, guess: Coordinates) -> Point:
+    """The minimum, or as near to it as MuJoCo goes: its search begins at ``guess`` or at what the accelerations would
+    be without rows, whichever costs less, and ends where a Newton step promises to gain less than its tolerance."""
+    start, rowless = _start(problem, Point(guess, outward(problem.pose, guess)))
 
     def unfinished(carry: tuple[jax.Array, jax.Array, Point]) -> jax.Array:
         count, done, _ = carry
@@ -68,14 +85,12 @@ def accelerations(problem: Problem, guess: Point) -> Point:
 
     def step(carry: tuple[jax.Array, jax.Array, Point]) -> tuple[jax.Array, jax.Array, Point]:
         count, done, before = carry
-        full, settled, length = _newton(problem, before, done)
+        after, ended = _newton(problem, before, done)
         # A row of the batch that is done stays as it is, however long the others take.
-        length = jnp.where(done, 0.0, length)
-        after = jax.tree.map(lambda old, new: jnp.where(settled & ~done, new, old + length * (new - old)), before, full)
-        return count + 1, done | settled, after
+        kept = jax.tree.map(lambda old, new: jnp.where(done, old, new), before, after)
+        return count + 1, done | ended, kept
 
-    begun = (jnp.int32(0), jnp.zeros(guess.qacc.x.shape, bool), guess)
-    return jax.lax.while_loop(unfinished, step, begun)[2]
+    return jax.lax.while_loop(unfinished, step, (jnp.int32(0), rowless, start))[2]
 
 
 def residuals(problem: Problem, point: Point) -> Residuals:
@@ -105,8 +120,20 @@ def pushes(problem: Problem, sides: Residuals, residuals: Residuals) -> tuple[Bo
     return Parts(*map(wrench, problem.contacts, sides.contacts, residuals.contacts)), hinges
 
 
-def _newton(problem: Problem, before: Point, done: jax.Array) -> tuple[Point, jax.Array, jax.Array]:
-    """(where a Newton step goes, whether that is the minimum, how far to go there instead)."""
+def _start(problem: Problem, guess: Point) -> tuple[Point, jax.Array]:
+    """(where the search begins, bool (batch): whether there are no rows, so that it ends there)."""
+    free = Point(*solve(problem.pose, problem.inertias, problem.own, problem.wrenches, problem.hinges))
+    hardness, r_free = _listed(problem, residuals(problem, free))
+    _, r_guess = _listed(problem, residuals(problem, guess))
+    apart = jax.tree.map(lambda a, b: a - b, guess, free)
+    cost_free, cost_guess = ((hardness * jnp.minimum(r, 0) ** 2).sum(0) for r in (r_free, r_guess))
+    better = cost_guess + _quadratic(problem, apart) <= cost_free
+    rowless = (hardness == 0).all(0)
+    return jax.tree.map(lambda a, b: jnp.where(better & ~rowless, a, b), guess, free), rowless
+
+
+def _newton(problem: Problem, before: Point, done: jax.Array) -> tuple[Point, jax.Array]:
+    """(the point after one step, whether the search ends there). Those that are done need not be looked at."""
     now = residuals(problem, before)
     offsets = Residuals(problem.limits.offset, Parts(*(_edges(row.normal, row.along) for row in problem.contacts)))
     wrenches, hinges = pushes(problem, now, offsets)
@@ -121,14 +148,15 @@ def _newton(problem: Problem, before: Point, done: jax.Array) -> tuple[Point, ja
             problem.hinges + hinges,
         )
     )
-    there = residuals(problem, full)
-    settled = _alike(problem, now, there)
-    length = jax.lax.cond(
-        jnp.all(settled | done),
-        lambda: jnp.ones_like(before.qacc.x),
-        lambda: _line_search(problem, before, full, now, there),
-    )
-    return full, settled, length
+    (hardness, r), (_, r_full) = _listed(problem, now), _listed(problem, residuals(problem, full))
+    change = jax.tree.map(lambda a, b: b - a, before, full)
+    line = Line(hardness, r, r_full - r, _quadratic(problem, change))
+    settled = ((hardness == 0) | ((r < 0) == (r_full < 0))).all(0)
+    near = line.decrement * (SCALE / 2) < TOLERANCE
+    one = jnp.ones_like(line.smooth)
+    length = jax.lax.cond(jnp.all(settled | near | done), lambda: one, lambda: _line_search(line))
+    length = jnp.where(near, 0.0, jnp.where(settled, 1.0, length))
+    return jax.tree.map(lambda a, b: jnp.where(settled & ~near, b, a + length * (b - a)), before, full), settled | near
 
 
 def _stiffness(contact: Contact, residuals: Edges) -> Inertia:
@@ -138,50 +166,39 @@ def _stiffness(contact: Contact, residuals: Edges) -> Inertia:
     return jax.tree.map(lambda leaf: leaf.sum(0), at_point(contact.arm, xx, xz, zz))
 
 
-def _alike(problem: Problem, now: Residuals, there: Residuals) -> jax.Array:
-    """bool (batch): whether every row is on the same side at both. A row that is not there has no sides."""
-
-    def same(hardness: Number, a: Number, b: Number) -> jax.Array:
-        every = (hardness == 0) | ((a < 0) == (b < 0))
-        return every.all(tuple(range(every.ndim - 1)))
-
-    found = same(problem.limits.hardness, now.limits, there.limits)
-    for row, here, then in zip(problem.contacts, now.contacts, there.contacts, strict=True):
-        for a, b in zip(here, then, strict=True):
-            found &= same(row.hardness, a, b)
-    return found
-
-
-def _line_search(problem: Problem, before: Point, full: Point, now: Residuals, there: Residuals) -> jax.Array:
-    """How far to go from ``before`` (0) to ``full`` (1) and beyond: where the cost is least along that line.
+def _line_search(line: Line) -> jax.Array:
+    """How far to go: 0 is where the Newton step begins, 1 where it ends.
 
     The slope of the cost along it is piecewise linear and rises. Newton's method finds its zero, kept between a place
     where the slope was negative and one where it was positive.
     """
-    weights = [problem.limits.hardness]
-    here, then = [now.limits], [there.limits]
-    for row, a, b in zip(problem.contacts, now.contacts, there.contacts, strict=True):
-        weights += [row.hardness, row.hardness, 2 * row.hardness]
-        here += a
-        then += b
-    weight, start, end = (jnp.concatenate([v.reshape(-1, v.shape[-1]) for v in each]) for each in (weights, here, then))
-    change = end - start
-    smooth = _quadratic(problem, jax.tree.map(lambda a, b: b - a, before, full))
-    # The Newton step ends where the slope of the quadratic with the rows of ``before`` is zero.
-    begin = -smooth - jnp.where(start < 0, weight * change * end, 0.0).sum(0)
+    # The Newton step ends where the slope of the quadratic with the rows that push at its beginning is zero.
+    pushed = jnp.where(line.start < 0, line.hardness * line.change, 0.0)
+    begin = -line.smooth - (pushed * (line.start + line.change)).sum(0)
 
     def step(_: int, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         length, low, high = carry
-        r = start + length * change
-        pushing = jnp.where(r < 0, weight * change, 0.0)
-        slope, bend = begin + length * smooth + (pushing * r).sum(0), smooth + (pushing * change).sum(0)
+        r = line.start + length * line.change
+        pushing = jnp.where(r < 0, line.hardness * line.change, 0.0)
+        slope = begin + length * line.smooth + (pushing * r).sum(0)
+        bend = line.smooth + (pushing * line.change).sum(0)
         low, high = jnp.where(slope < 0, length, low), jnp.where(slope < 0, high, length)
         length = length - slope / jnp.where(bend > 0, bend, 1.0)
         middle = (low + jnp.where(high < jnp.inf, high, 2 * low)) / 2
         return jnp.where((length < low) | (length > high), middle, length), low, high
 
-    one = jnp.ones_like(smooth)
+    one = jnp.ones_like(line.smooth)
     return jax.lax.fori_loop(0, SEARCHES, step, (one, jnp.zeros_like(one), jnp.full_like(one, jnp.inf)))[0]
+
+
+def _listed(problem: Problem, residuals: Residuals) -> tuple[jax.Array, jax.Array]:
+    """(hardness, residual) of every row, (54, batch); the two rows of a level edge are one of twice the hardness."""
+    hardness, values = [problem.limits.hardness], [residuals.limits]
+    for contact, edges in zip(problem.contacts, residuals.contacts, strict=True):
+        hardness += [contact.hardness, contact.hardness, 2 * contact.hardness]
+        values += edges
+    rows = [jnp.concatenate([v.reshape(-1, v.shape[-1]) for v in each]) for each in (hardness, values)]
+    return rows[0], rows[1]
 
 
 def _quadratic(problem: Problem, change: Point) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Each physical term of the HalfCheetah port against MuJoCo's own array of that name, in float64, and the whole step."""
+"""Each physical term of the port against MuJoCo's own array of that name, in float64, and the whole step."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def terms(qpos: Any, qvel: Any, controls: Any) -> Terms:
     units = [jnp.zeros((DOFS, COUNT)).at[i].set(1) for i in range(DOFS)]
     mass = [tree.rows(tree.multiply(given.pose, given.inertias, given.own, tree.coordinates(u))) for u in units]
     begin = at(jnp.zeros((DOFS, COUNT)))
-    point = solver.accelerations(given, dynamics.at_rest(places))
+    point = solver.accelerations(given, jax.tree.map(jnp.zeros_like, places))
     residuals = solver.residuals(given, point)
     hard = [jnp.stack([of_part(c.hardness)] * 3, 1).reshape(-1, COUNT) for c in given.contacts]
     hardness = jnp.concatenate([model.in_order(given.limits.hardness), *hard])
