@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.stats import betabinom
 
 from pytest_envequiv.backends.protocol import MASK, Outcome
 from pytest_envequiv.bench import Bench, TargetView
@@ -16,6 +17,7 @@ from pytest_envequiv.stimuli.policies import uniform
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Verdict
 
 ROWS = 64  # rows of play most checks look at
+RARE = 1e-6  # probability below which something is no accident
 LONGEST_WAIT = 1_200  # steps in which some episode is hoped to end
 
 
@@ -83,9 +85,7 @@ def _not_fresh(begun: Outcome, fresh: Outcome) -> str | None:
     parts = [(f"the state field {n}", v, fresh.state.fields[n]) for n, v in begun.state.fields.items()]
     parts += [(f"the {n}", v, fresh.outputs[n]) for n, v in begun.outputs.items() if n in fresh.outputs]
     for name, value, usual in parts:
-        low, high = usual.min(0).astype(float), usual.max(0).astype(float)
-        slack = 0.05 * (high - low) + 1e-6
-        if ((value.astype(float) < low - slack) | (value.astype(float) > high + slack)).any():
+        if out_of_range(value, usual):
             return f"{name} is not one a reset gives"
     many, few = (
         np.unique(
@@ -95,9 +95,25 @@ def _not_fresh(begun: Outcome, fresh: Outcome) -> str | None:
         )[1]
         for o in (fresh, begun)
     )
-    if len(few) == 1 and (many.max() / many.sum()) ** few[0] < 1e-6:
+    if len(few) == 1 and (many.max() / many.sum()) ** few[0] < RARE:
         return f"the state is always the same, where {many.sum()} resets give {len(many)}"
     return None
+
+
+def out_of_range(values: np.ndarray, usual: np.ndarray) -> bool:
+    """Whether ``values`` (B, ...) are no draws of what ``usual`` (N, ...) is drawn from, judged by its range.
+
+    One that lies outside by the width of that range is none, nor is a whole number that lies outside at all.
+    Others may lie just outside: of values drawn alike, each does so with probability 2 / (N + 1), whatever the
+    distribution, and the number of those that do is beta-binomial.
+    """
+    inside, own = (np.asarray(v, float).reshape(len(v), -1) for v in (usual, values))
+    low, high = inside.min(0), inside.max(0)
+    width = high - low if values.dtype.kind == "f" else np.zeros(inside.shape[1])
+    beyond = np.maximum(low - own, own - high)
+    counts = (beyond > 0.05 * width + 1e-6).sum(0)
+    by_chance = betabinom.sf(counts - 1, len(own), 2, len(inside) - 1) * len(counts)
+    return bool((beyond > width + 1e-6).any() or ((counts > 0) & (by_chance < RARE)).any())
 
 
 def after_done(bench: Bench, check: Check) -> Verdict:
