@@ -145,3 +145,13 @@ def test_episodes_decide_where_nothing_can_be_shared(unshrunk):
 def test_rewards_of_both_seats_are_counted(unshrunk):
     verdict = one(judging.of("stones", "reward not zero-sum"), "L3-episodes-return")
     assert verdict.word == DIFFERENT
+
+
+def test_more_episodes_are_planned_where_rounding_grows():
+    """Returns of pairs that begin alike: all but the same, one in a hundred apart, most apart, and without a value."""
+    ours = np.random.default_rng(0).normal(0, 100, 64)
+    assert rollout.disagreement(ours, ours + 1e-4) == rollout.ALIKE
+    assert rollout.disagreement(ours, np.where(np.arange(64) == 3, ours + 50, ours)) == rollout.ALIKE
+    assert rollout.disagreement(ours, ours[::-1]) == rollout.INDEPENDENT
+    assert rollout.disagreement(np.full(4, np.nan), np.full(4, np.nan)) == rollout.ALIKE
+    assert rollout.disagreement(ours, np.full(64, np.nan)) == rollout.INDEPENDENT

@@ -30,6 +30,7 @@ ALL_POLICIES = ("uniform", "repeat", "bang", "extreme")
 STATISTICS = ("return", "length")
 NOISY, BIASED = 1, 4  # copies of an episode at each of two distances: pushed at random, and always the same way
 EXAMINED = 16  # episodes for which the reference is run again
+ALIKE, INDEPENDENT = 0.05, 0.5  # how often two sides' episodes disagree about an event, at most
 LOST = 0.05  # drift, as a share of a field's range, past which an episode says nothing more
 
 
@@ -367,8 +368,8 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
     pair, sizes = bench.pair, bench.sizes
     alpha = bench.share
     columns = pair.ref.spec.seats if check.field == "return" else 1
-    # Episodes that share their draws disagree only where rounding tips a balance.
-    apart = 0.05 if pair.reset_mode != "none" and pair.step_mode in ("none needed", "seed") else 0.5
+    sharing = pair.reset_mode != "none" and pair.step_mode in ("none needed", "seed")
+    apart = bench.once("disagreement", lambda: _disagreement(bench, progress)) if sharing else INDEPENDENT
     needed = statistics.pairs_needed(
         sizes.margin, alpha, statistics.most_payoffs(pair.ref.spec.seats), disagreement=apart
     )
@@ -384,7 +385,7 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
             x, y = ours[check.field], theirs[check.field]
             seen += transitions
             names = tuple(f"{check.field}[{i}]" for i in range(columns)) if columns > 1 else (check.field,)
-            grain = 1e-4 * max(float(np.max(np.abs(x[np.isfinite(x)]), initial=0)), 1e-6)
+            grain = grain_of(x)
             return statistics.compare(statistics.Plan(names, alpha, sizes.margin, units, resolution=grain), x, y)
 
         results.append((policy, statistics.twice(compared)))
@@ -408,6 +409,24 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
         wrong = bench.once("lockstep", lambda: lockstep(bench)).wrong
         follows = f"L3-lockstep-{_first_wrong(bench, wrong)[0]}" if wrong else None
     return said(check, word, f"{policy}: {shown_result.text}", (), evidence, None, follows)
+
+
+def _disagreement(bench: Bench, progress: Progress) -> float:
+    """How often episodes that share their draws are planned to disagree, from some that are not compared."""
+    ours, theirs, _ = own_episodes(bench, _policies(bench)[0], LANES, 2, progress)
+    return disagreement(ours["return"], theirs["return"])
+
+
+def disagreement(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Paired episodes are the same but where rounding tips a balance; or, where rounding grows until nothing is left of
+    a common beginning (contacts do that), as good as independent. Returns (B, ...) of such pairs tell which it is."""
+    apart = ~(np.abs(ours - theirs) <= grain_of(ours)) & ~(np.isnan(ours) & np.isnan(theirs))
+    return ALIKE if apart.reshape(len(apart), -1).any(1).mean() <= ALIKE else INDEPENDENT
+
+
+def grain_of(values: np.ndarray) -> float:
+    """Statistics of episodes this close are one: rounding adds up."""
+    return 1e-4 * max(float(np.max(np.abs(values[np.isfinite(values)]), initial=0)), 1e-6)
 
 
 def own_lengths(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
