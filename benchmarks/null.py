@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from pytest_envequiv.power.null import null_runs
-from pytest_envequiv.verdict import LEVELS
+from pytest_envequiv.verdict import WITHOUT_LEARNING
 
 NAMES = ("CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1")
 PAIRS = [
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="REF TARGET, as on pytest's command line")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--levels", default=",".join(LEVELS))
+    parser.add_argument("--levels", default=",".join(WITHOUT_LEARNING))
     options = parser.parse_args()
     names = options.names
     pairs = list(zip(names[::2], names[1::2], strict=True)) if names else PAIRS

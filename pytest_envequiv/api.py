@@ -11,11 +11,11 @@ from pytest_envequiv.judge import Judge
 from pytest_envequiv.report import document, terminal
 from pytest_envequiv.verdict import (
     DIFFERENT,
-    LEVELS,
     Progress,
     Settings,
     Verdict,
     Word,
+    default_levels,
     overall,
     silent,
 )
@@ -51,7 +51,7 @@ def compare(
     ref: Any,
     target: Any,
     *,
-    levels: Sequence[str] = LEVELS,
+    levels: Sequence[str] | None = None,
     profile: str = "quick",
     seed: int = 0,
     contract: str | None = None,
@@ -64,6 +64,7 @@ def compare(
     """Decide whether ``target`` is the same environment as ``ref``, in this process.
 
     ``ref`` and ``target`` are names as on the command line, modules, classes, factories or environment objects.
+    ``levels``: by default all that can be asked; L4 needs the extra ``learning``.
     ``budget`` is in seconds; checks not reached are INCONCLUSIVE. ``isolate``: the target, given by its name, runs in a
     process of its own. Raises EnvequivError, in one line, for what a user can mend; a side that fails while it is being
     run makes a verdict.
@@ -72,7 +73,7 @@ def compare(
     settings = Settings(
         names[0],
         names[1],
-        tuple(levels),
+        default_levels() if levels is None else tuple(levels),
         profile,
         seed,
         budget,

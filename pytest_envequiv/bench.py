@@ -42,13 +42,27 @@ class Sizes:
     margin: float  # largest difference of probabilities that still counts as equal, where statistics decide
     cells: int  # states from which conditional distributions are compared
     units: int  # most samples of one statistical comparison
+    policies: int  # trained on each side
+    training: int  # steps of each training
+    patience: int  # seconds for all trainings on one side
+    duels: int  # most episodes a policy plays on each side
+    gap: float  # largest gap between the returns that still counts as equal, as a share of what was learned
 
 
 PROFILES = {
-    "quick": Sizes(64, 30_000, 2_048, 4_096, 1_024, 256, 16_384, 2_000, 0.3, 12, 4_000),
-    "standard": Sizes(256, 150_000, 8_192, 32_768, 8_192, 1_024, 131_072, 8_000, 0.15, 32, 16_000),
-    "thorough": Sizes(1_024, 1_000_000, 65_536, 262_144, 65_536, 4_096, 1_048_576, 32_000, 0.08, 96, 64_000),
-}
+    "quick": Sizes(
+        64, 30_000, 2_048, 4_096, 1_024, 256, 16_384, 2_000, 0.3, 12, 4_000,
+        2, 300_000, 60, 512, 0.1,
+    ),
+    "standard": Sizes(
+        256, 150_000, 8_192, 32_768, 8_192, 1_024, 131_072, 8_000, 0.15, 32, 16_000,
+        3, 2_000_000, 1_800, 2_048, 0.05,
+    ),
+    "thorough": Sizes(
+        1_024, 1_000_000, 65_536, 262_144, 65_536, 4_096, 1_048_576, 32_000, 0.08, 96, 64_000,
+        5, 20_000_000, 86_400, 8_192, 0.02,
+    ),
+}  # fmt: skip
 DOUBT = 1e-4  # of which this much is for finding out whether draws that were matched are used alike
 LANES = 64  # episodes played side by side
 FEW_ULPS = 16  # by which two states of the same history may differ and still be asked the same question
@@ -279,6 +293,13 @@ class Bench:
         none = np.full(count, -1)
         rows = Rows(ours.state, shown(ours.outputs), none, action, seeds, np.arange(count), np.zeros(count, int))
         return Step("reset", rows, ours, theirs, {})
+
+    def along(self, played: Play) -> Bench:
+        """A bench on which the reference has played something else."""
+        other = Bench(self.pair)
+        other.comparisons, other.progress = self.comparisons, self.progress
+        other.played, other.flow = played, self.flow
+        return other
 
     def once(self, key: Any, build: Callable[[], Any]) -> Any:
         """What ``build`` gives, computed at the first asking."""

@@ -23,7 +23,7 @@ from pytest_envequiv.bench import Bench, Step, settle_draws
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.counterexample import Counterexample
 from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError, Gone, Limitation
-from pytest_envequiv.levels import blaming, interaction, property, rollout
+from pytest_envequiv.levels import blaming, interaction, property, rollout, transfer
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.verdict import (
@@ -31,15 +31,18 @@ from pytest_envequiv.verdict import (
     EQUAL,
     INCONCLUSIVE,
     LEVELS,
+    NEEDS_LEARNING,
     PROFILES,
+    WITHOUT_LEARNING,
     Check,
     Progress,
     Settings,
     Verdict,
+    default_levels,
     silent,
 )
 
-LEVEL = {"L1": property, "L2": interaction, "L3": rollout}
+LEVEL = {"L1": property, "L2": interaction, "L3": rollout, "L4": transfer}
 
 
 class Judge:
@@ -72,6 +75,8 @@ class Judge:
         chosen = [check for check in everything if check.level in settings.levels]
         self.saved = self._saved()
         self.checks: list[Check] = sorted(chosen, key=lambda c: c.id not in self.saved)
+        if tuple(settings.levels) == WITHOUT_LEARNING == default_levels():
+            self.pair.notes.append(f"L4 was not asked: {NEEDS_LEARNING}")
         if self.contract.path and not settings.contract:
             self.pair.notes.append(f"the contract {Path(self.contract.path).name} was found beside the target")
         self.notes = list(dict.fromkeys(self.pair.notes))
@@ -129,9 +134,10 @@ class Judge:
         if verdict is None:
             return None
         verdict = replace(verdict, summary=f"{check.field}: the saved counterexample still differs", follows=None)
-        step = self._step_of(check)  # one row is not enough to tell lines apart
-        if step is not None and step.found[check.field].rows.any():
-            verdict.evidence["blame"] = blaming.suspects(self.bench, verdict, step)
+        if check.level != "L4":  # no policy is trained just to tell lines apart, for which one row is not enough
+            bench, step = self._seen_from(check)
+            if step is not None and step.found[check.field].rows.any():
+                verdict.evidence["blame"] = blaming.suspects(bench, verdict, step)
         place = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target)
         return replace(verdict, counterexample=str(place / f"{check.id}.json"))
 
@@ -139,13 +145,13 @@ class Judge:
         verdict: Verdict = LEVEL[check.level].run(self.bench, check, progress)
         if verdict.word != DIFFERENT or verdict.follows is not None:
             return verdict
-        step = self._step_of(check)
+        bench, step = self._seen_from(check)
         progress("looking for the line to blame", 0, 0)
-        verdict.evidence["blame"] = blaming.suspects(self.bench, verdict, step)
+        verdict.evidence["blame"] = blaming.suspects(bench, verdict, step)
         if not self.shrink:
             return verdict
         progress("shrinking the counterexample", 0, 0)
-        verdict, example = shrinking.make(self.bench, verdict, step)
+        verdict, example = shrinking.make(bench, verdict, step)
         if example is None:
             return verdict
         path = counterexample.folder(self.settings.output, self.settings.ref, self.settings.target) / f"{check.id}.json"
@@ -158,8 +164,13 @@ class Judge:
             )
         return replace(verdict, counterexample=str(path))
 
-    def _step_of(self, check: Check) -> Step | None:
-        return self.bench.step(check.subject) if check.subject in (*interaction.SOURCES, "resync") else None
+    def _seen_from(self, check: Check) -> tuple[Bench, Step | None]:
+        """The bench a check was made on, and the step it is about, if it is about one."""
+        if check.level == "L4":
+            bench, source = transfer.place_of(self.bench, check)
+            return bench, None if source is None else bench.step(source)
+        stepwise = check.subject in (*interaction.SOURCES, "resync")
+        return self.bench, self.bench.step(check.subject) if stepwise else None
 
     def _accepted(self, verdict: Verdict) -> Verdict:
         """A difference the contract accepts, until its day."""

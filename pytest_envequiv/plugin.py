@@ -36,7 +36,7 @@ ROOT = "envequiv"  # the name of the root collector: what node ids begin with
 
 # name, what its value is called, type in a configuration file, help
 OPTIONS = (
-    ("levels", "L1,L2,L3", "args", "which levels to run (default: all)"),
+    ("levels", "L1,L2,L3,L4", "args", "which levels to run (default: all; L4 if the extra learning is installed)"),
     ("profile", "NAME", "string", f"how thorough: {', '.join(PROFILES)} (default: quick)"),
     ("seed", "N", "int", "seed of every random choice; the same seed gives the same verdicts (default: 0)"),
     ("budget", "SECONDS", "float", "time for the whole run; checks not reached are INCONCLUSIVE (default: none)"),

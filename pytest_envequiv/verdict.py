@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,9 +18,18 @@ EQUAL: Word = "EQUAL"
 DIFFERENT: Word = "DIFFERENT"
 INCONCLUSIVE: Word = "INCONCLUSIVE"
 
-LEVELS = ("L1", "L2", "L3")
+LEVELS = ("L1", "L2", "L3", "L4")
+WITHOUT_LEARNING = LEVELS[:3]  # levels for which no policy is trained
+LEARNING = "optax"  # what L4 needs, of the extra "learning"
+NEEDS_LEARNING = f"it needs {LEARNING}; install it with: pip install 'pytest-envequiv[learning]'"
 PROFILES = ("quick", "standard", "thorough")
 ALPHA = 1e-3  # the probability of a false alarm of statistics, for the whole suite
+
+
+def default_levels() -> tuple[str, ...]:
+    """What a run asks if it is not told: everything, but L4 only where what it needs is installed."""
+    return LEVELS if importlib.util.find_spec(LEARNING) else WITHOUT_LEARNING
+
 
 # Told while a check runs: what is being done, how much of it is done, out of how much (0: unknown).
 Progress = Callable[[str, int, int], None]
@@ -35,7 +45,7 @@ class Settings:
 
     ref: str
     target: str
-    levels: tuple[str, ...] = LEVELS
+    levels: tuple[str, ...] = field(default_factory=default_levels)
     profile: str = "quick"
     seed: int = 0
     budget: float | None = None  # seconds for the whole run; what is not reached is INCONCLUSIVE

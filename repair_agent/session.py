@@ -289,7 +289,7 @@ def _stale(run: Run, question: Question) -> str:
         return "is of another profile, seed or contract"
     if any(finding.word == "MISSING" for finding in run.findings.values()):
         return "does not hold every check"
-    if set(settings.get("levels") or suite.LEVELS) != set(suite.LEVELS) and not question.options:
+    if not set(suite.LEVELS) <= set(settings.get("levels") or suite.LEVELS) and not question.options:
         return f"holds {', '.join(settings['levels'])} only"
     named = run.contents.get("contract")
     try:

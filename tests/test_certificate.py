@@ -425,9 +425,22 @@ def test_a_folder_in_its_place(here):
     assert "cannot be read: Is a directory" in refusal()
 
 
-@pytest.mark.parametrize("asked", [{"profile": "quik"}, {"min_kill_rate": 95}])
+def test_a_level_that_was_not_judged_is_said(here):
+    concluded(levels=("L1", "L2", "L3", "L4"))
+    assert require_certificate(**NAMES, levels=["L4"]).levels == ["L1", "L2", "L3", "L4"]
+
+
+def test_without_what_learning_needs_a_run_is_full_without_l4(here, monkeypatch):
+    assert concluded(levels=("L1", "L2", "L3")) == "no certificate: levels L1,L2,L3 only"
+    monkeypatch.setitem(sys.modules, "optax", None)
+    assert concluded(levels=("L1", "L2", "L3")) == f"certificate: {DEFAULT}"
+    assert require_certificate(**NAMES).levels == ["L1", "L2", "L3"]
+    assert refusal(levels=["L2", "L4"]).endswith("is about L1, L2, L3, L4 is required")
+
+
+@pytest.mark.parametrize("asked", [{"profile": "quik"}, {"min_kill_rate": 95}, {"levels": ["L5"]}])
 def test_what_can_never_be_met_is_a_mistake(here, asked):
-    with pytest.raises(ValueError, match=str(*asked.values())):
+    with pytest.raises(ValueError, match=str(*asked.values()).strip("[]'")):
         require_certificate(**NAMES, **asked)
 
 

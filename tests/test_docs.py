@@ -93,10 +93,10 @@ def test_every_option_is_in_the_readme(known):
 def test_every_subject_of_a_check_is_in_the_table():
     package = Path(pytest_envequiv.__file__).parent
     source = "\n".join(p.read_text() for p in [*sorted((package / "levels").glob("*.py")), package / "worker.py"])
-    written = set(re.findall(r'"L[123]", "(\w+)"', source)) | set(re.findall(r'subject="(\w+)"', source))
-    subjects = written | set(interaction.SOURCES) | set(properties.SUBJECTS)
-    rows = re.findall(r"^\| (`(?:L[123]|replay)-.*?) \|", PAGES["verdicts.md"], re.MULTILINE)
-    documented = set(re.findall(r"`L[123]-(\w+)-", " ".join(rows)))
+    written = set(re.findall(r'"L[1234]", "(\w+)"', source)) | set(re.findall(r'subject="(\w+)"', source))
+    subjects = written | set(interaction.SOURCES) | set(properties.SUBJECTS) | {"target", "reference"}
+    rows = re.findall(r"^\| (`(?:L[1234]|replay)-.*?) \|", PAGES["verdicts.md"], re.MULTILINE)
+    documented = set(re.findall(r"`L[1234]-(\w+)-", " ".join(rows)))
     assert subjects == documented | {"replay"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_envequiv.verdict import EQUAL, Settings
+from pytest_envequiv.verdict import EQUAL, Settings, default_levels
 from pytest_envequiv.worker import Pair, Worker
 
 pytest_plugins = "pytester"
@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 SCHEMA = json.loads((HERE.parent / "docs" / "report.schema.json").read_text())
 
 IDS = ["L1-bounds-position", "L2-boundary-position", "L2-boundary-velocity", "L3-lockstep-reward"]
+ALL = ",".join(default_levels())
 
 
 def said(result) -> str:
@@ -47,7 +48,7 @@ def test_an_equal_pair_passes_in_an_empty_folder(run):
     assert outcomes(result) == (0, "4 passed")
     result.stdout.fnmatch_lines(
         [
-            "envequiv: ref A, target equal, levels L1,L2,L3, profile quick, seed 0",
+            f"envequiv: ref A, target equal, levels {ALL}, profile quick, seed 0",
             "*= envequiv: equal against A =*",
             "level  EQUAL  DIFFERENT  INCONCLUSIVE  transitions  episodes  terminations  truncations  seconds",
             "L2         2          0             0        2,000         8             6            2 *",
@@ -111,6 +112,20 @@ def test_selecting(run, options, expected):
     assert list(ids_of(result)) == expected
     narrowed = "levels L1,L3 only" if "levels" in options else f"{len(expected)} of its 4 checks were run"
     assert f"EQUAL as far as was checked ({narrowed}): {len(expected)} EQUAL" in said(result)
+
+
+def test_without_what_learning_needs_the_rest_is_all_there_is(run, pytester):
+    pytester.makeconftest("import sys; sys.modules['optax'] = None")
+    result = run("--envequiv ref=A target=equal")
+    assert result.ret == 0
+    assert "levels L1,L2,L3, profile quick" in said(result) and "EQUAL overall: 4 EQUAL" in said(result)
+    result = run("--envequiv ref=A target=equal --envequiv-levels=L1,L2,L3,L4")
+    assert "levels L1,L2,L3,L4, profile quick" in said(result)
+
+
+def test_without_l4_a_run_is_not_whole(run):
+    result = run("--envequiv ref=A target=equal --envequiv-levels=L1,L2,L3")
+    assert result.ret == 0 and "EQUAL as far as was checked (levels L1,L2,L3 only): 4 EQUAL" in said(result)
 
 
 def test_an_unknown_id_names_the_nearest(run):
@@ -198,7 +213,10 @@ def test_pytest_imports_no_backend(run, pytester):
         ("--envequiv ref=A ref=B", "--envequiv: expected ref=NAME target=NAME, got 'ref=A ref=B'"),
         ("--envequiv ref=A target=", "--envequiv: expected ref=NAME target=NAME"),
         ("--envequiv ref=A", "argument --envequiv: expected 2 arguments"),
-        ("--envequiv-levels L1,L22", "--envequiv-levels: no level 'L22': choose from L1, L2, L3 (did you mean 'L2'?)"),
+        (
+            "--envequiv-levels L1,L22",
+            "--envequiv-levels: no level 'L22': choose from L1, L2, L3, L4 (did you mean 'L2'?)",
+        ),
         (
             "--envequiv-profile quik",
             "--envequiv-profile: no profile 'quik': choose from quick, standard, thorough (did",
@@ -252,7 +270,7 @@ def test_toml_options(run, pytester):
     pytester.makefile(
         ".toml", pyproject="[tool.pytest.ini_options]\nenvequiv = 'ref=A target=equal'\nenvequiv_seed = 4"
     )
-    run().stdout.fnmatch_lines(["envequiv: ref A, target equal, levels L1,L2,L3, profile quick, seed 4"])
+    run().stdout.fnmatch_lines([f"envequiv: ref A, target equal, levels {ALL}, profile quick, seed 4"])
     pytester.makefile(".toml", pyproject="[tool.pytest.ini_options]\nenvequiv_profile = 'quik'")
     result = run()
     assert result.ret == 4

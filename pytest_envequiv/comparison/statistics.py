@@ -29,7 +29,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import betaincinv, betaln
@@ -42,6 +42,7 @@ DISTINCT = 20  # a column with at most so many values is looked at value by valu
 # Other columns are looked at by quantiles of their values, and of the distance from their median.
 LEVELS = np.array([0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0])
 SPREADS = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0])
+Decided = TypeVar("Decided", bound=Any)
 CHANCE = 0.9  # with which a planned or "detectable" thing comes out as said
 ROWS = 256  # units evaluated at once: bounds memory, and lets an obvious difference stop early
 
@@ -225,12 +226,12 @@ def compare(plan: Plan, x: np.ndarray, y: np.ndarray) -> Comparison:
     return judge(update(begin(plan), x, y))
 
 
-def twice(drawn: Callable[[int], Comparison]) -> Comparison:
+def twice(drawn: Callable[[int], Decided]) -> Decided:
     """DIFFERENT only if a second, independent sample says so too; else whatever the second says.
 
-    drawn(0) and drawn(1) must be comparisons of samples that share nothing. A false alarm then needs two at once,
-    alpha squared, which is what makes thousands of runs of an equal pair quiet; a real difference that alpha could
-    show once it shows again.
+    drawn(0) and drawn(1) must be comparisons (or anything with a word and a text) of samples that share nothing. A
+    false alarm then needs two at once, alpha squared, which is what makes thousands of runs of an equal pair quiet; a
+    real difference that alpha could show once it shows again.
     """
     first = drawn(0)
     if first.word != DIFFERENT:

@@ -12,22 +12,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_envequiv.verdict import LEARNING, NEEDS_LEARNING
+
 if TYPE_CHECKING:
     from pytest_envequiv.learning.checkpoint import CheckpointError
     from pytest_envequiv.learning.plot import plot_curves
     from pytest_envequiv.learning.policy import Policy
     from pytest_envequiv.learning.ppo import PPO
-    from pytest_envequiv.learning.training import Trained, train
+    from pytest_envequiv.learning.training import Trained, prepared, train
 
-__all__ = ["PPO", "CheckpointError", "Policy", "Trained", "plot_curves", "train"]
+__all__ = ["PPO", "CheckpointError", "Policy", "Trained", "plot_curves", "prepared", "train"]
 
-NEEDS = "pip install 'pytest-envequiv[learning]'"
 LATE = {
     "CheckpointError": "checkpoint",
     "plot_curves": "plot",
     "Policy": "policy",
     "PPO": "ppo",
     "Trained": "training",
+    "prepared": "training",
     "train": "training",
 }
 
@@ -41,5 +43,5 @@ def __getattr__(name: str) -> Any:
     try:
         import optax  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"pytest_envequiv.learning needs optax; install it with: {NEEDS}", name="optax") from error
+        raise ImportError(f"pytest_envequiv.learning: {NEEDS_LEARNING}", name=LEARNING) from error
     return getattr(importlib.import_module(f"{__name__}.{LATE[name]}"), name)

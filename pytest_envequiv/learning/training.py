@@ -13,7 +13,7 @@ import numpy as np
 
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import Backend, Spec
-from pytest_envequiv.errors import EnvequivError
+from pytest_envequiv.errors import Limitation
 from pytest_envequiv.learning import checkpoint as checkpoints
 from pytest_envequiv.learning.interface import Interface, interface_of
 from pytest_envequiv.learning.loops import TOLD, Compiled, Stepped
@@ -27,6 +27,16 @@ LANES = 64  # episodes side by side when a policy is evaluated
 LONGEST = 10_000  # steps after which an evaluated episode is left alone
 
 Curve = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An environment made ready to be learned from; several trainings of it share one compiled program."""
+
+    spec: Spec
+    ppo: PPO
+    interface: Interface
+    loop: Compiled | Stepped
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,24 +89,26 @@ def train(
     """Train a policy by proximal policy optimisation.
 
     environment  a name as on pytest's command line ("gymnax:CartPole-v1"), a module, class, factory or environment
-                 object, or a backend. A JAX environment and its learner are compiled into one program; others are
-                 stepped from outside, ``ppo.lanes`` episodes at once
-    ppo          settings of the method
+                 object, a backend, or what ``prepared`` made of one of them. A JAX environment and its learner are
+                 compiled into one program; others are stepped from outside, ``ppo.lanes`` episodes at once
+    ppo          settings of the method; what was prepared has its own
     steps        in the environment, over all lanes; rounded up to whole iterations
-    seed         fixes everything: the same seed gives the same policy, bit for bit, on the same machine
+    seed         from 0 to 2**31 - 1, fixes everything: the same seed gives the same policy, bit for bit, on one machine
     checkpoint   a file to write to after every chunk, and to go on from if it is there
     mark         kept in the checkpoint: one with another mark is not gone on from
     enough       asked after every chunk with the curve so far: True ends the training
     progress     called with what is done, steps taken and steps to take
 
-    Raises OpenError if a name does not open, Limitation if an environment cannot be learned from, CheckpointError for
-    a checkpoint of another run, and EnvequivError if what it shows or pays is not finite; all in one line.
+    Raises OpenError if a name does not open, Limitation if an environment cannot be learned from (what it shows or pays
+    is not finite, say), CheckpointError for a checkpoint of another run, OSError if none can be written; in one line.
     """
-    backend = opened(environment)
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed = {seed!r}: give a whole number from 0 to 2**31 - 1")
+    ready = environment if isinstance(environment, Prepared) else prepared(environment, ppo)
+    ppo, interface, loop = ready.ppo, ready.interface, ready.loop
     total = -(-steps // ppo.batch)
-    chunk = max(1, min(total, CHUNK // ppo.batch))
-    interface, loop = _loop(backend, ppo)
-    about = _about(backend.spec, ppo, interface, steps, seed, mark)
+    chunk = max(1, CHUNK // ppo.batch)  # however short the run is: it is what the program is compiled for
+    about = _about(ready, steps, seed, mark)
     learner = begun(ppo, interface, total, seed)
     lanes = loop.begin(learner)
     told = np.zeros((0, len(TOLD)), np.float32)
@@ -116,14 +128,26 @@ def train(
         told = np.concatenate([told, rows])
         if not np.isfinite(rows).all():
             at = (len(told) - len(rows) + int(np.argmax(~np.isfinite(rows).all(1)))) * ppo.batch
-            raise EnvequivError(
-                f"{backend.spec.name}: the training was ended after {at:,} steps: an observation or a reward "
+            raise Limitation(
+                f"{ready.spec.name}: the training was ended after {at:,} steps: an observation or a reward "
                 "is not finite, or the step size (rate) is too large"
             )
         if path is not None:
             checkpoints.save(path, about, (learner, lanes), told)
     progress(f"training, seed {seed}{_latest(told)}", steps, steps)
     return Trained(Policy(ppo, interface, learner.params, learner.sight), curve_of(told, ppo), ppo, seed)
+
+
+def prepared(environment: Any, ppo: PPO = PPO()) -> Prepared:  # noqa: B008  frozen
+    """Raises as ``train`` does."""
+    backend = opened(environment)
+    pure: Any = backend
+    if getattr(backend, "row_step", None) is not None:
+        shown = jax.eval_shape(pure.row_reset, jax.ShapeDtypeStruct((), np.uint32))[1]
+        interface = interface_of(backend.spec, shown)
+        return Prepared(backend.spec, ppo, interface, Compiled(ppo, interface, pure.row_reset, pure.row_step))
+    interface = interface_of(backend.spec, backend.reset(np.arange(ppo.lanes)).outputs)
+    return Prepared(backend.spec, ppo, interface, Stepped(ppo, interface, backend))
 
 
 def opened(environment: Any) -> Backend:
@@ -141,24 +165,14 @@ def curve_of(told: np.ndarray, ppo: PPO) -> Curve:
     return {"steps": (1 + np.arange(len(told))) * ppo.batch, **means, **found}
 
 
-def _loop(backend: Backend, ppo: PPO) -> tuple[Interface, Compiled | Stepped]:
-    pure: Any = backend
-    if hasattr(backend, "row_step"):
-        shown = jax.eval_shape(pure.row_reset, jax.ShapeDtypeStruct((), np.uint32))[1]
-        interface = interface_of(backend.spec, shown)
-        return interface, Compiled(ppo, interface, pure.row_reset, pure.row_step)
-    interface = interface_of(backend.spec, backend.reset(np.arange(ppo.lanes)).outputs)
-    return interface, Stepped(ppo, interface, backend)
-
-
-def _about(spec: Spec, ppo: PPO, interface: Interface, steps: int, seed: int, mark: str) -> dict[str, Any]:
+def _about(ready: Prepared, steps: int, seed: int, mark: str) -> dict[str, Any]:
     """What has to be the same for a run to be gone on with."""
     return {
-        "environment": spec.name,
-        "versions": {**spec.versions, "jax": jax.__version__, "optax": version("optax")},
-        "interface": repr(interface),
+        "environment": ready.spec.name,
+        "versions": {**ready.spec.versions, "jax": jax.__version__, "optax": version("optax")},
+        "interface": repr(ready.interface),
         "device": jax.default_backend(),
-        "ppo": ppo.as_json(),
+        "ppo": ready.ppo.as_json(),
         "steps": steps,
         "seed": seed,
         "mark": mark,

@@ -275,6 +275,12 @@ def _first_wrong(bench: Bench, wrong: Mapping[str, tuple[Any, ...]]) -> list[str
     return sorted(wrong, key=rank)
 
 
+def first_apart(bench: Bench) -> str | None:
+    """The field in which free-running sides first come apart; None if they do not."""
+    wrong = bench.once("lockstep", lambda: lockstep(bench)).wrong
+    return _first_wrong(bench, wrong)[0] if wrong else None
+
+
 def _lockstep_verdict(bench: Bench, check: Check) -> Verdict:
     return _said_of(bench, check, bench.once("lockstep", lambda: lockstep(bench)))
 
@@ -325,7 +331,7 @@ def _said_of(bench: Bench, check: Check, result: Lockstep) -> Verdict:
             source="lockstep",
         )
         if root != check.field:
-            return said(check, DIFFERENT, f"follows from {root}", (), evidence, found, f"L3-lockstep-{root}")
+            return said(check, DIFFERENT, f"follows from {root}", (), evidence, found, f"{check.level}-lockstep-{root}")
         evidence["followers"] = [n for n in order if n != root]
         evidence["row"] = int(at)
         text = f"{check.field}: both sides run apart at step {t} of episode {lane}"
@@ -406,8 +412,8 @@ def _episodes(bench: Bench, check: Check, progress: Progress) -> Verdict:
     }
     follows = None
     if word == DIFFERENT and any(c.subject == "lockstep" for c in checks(bench)):
-        wrong = bench.once("lockstep", lambda: lockstep(bench)).wrong
-        follows = f"L3-lockstep-{_first_wrong(bench, wrong)[0]}" if wrong else None
+        root = first_apart(bench)
+        follows = f"L3-lockstep-{root}" if root else None
     return said(check, word, f"{policy}: {shown_result.text}", (), evidence, None, follows)
 
 

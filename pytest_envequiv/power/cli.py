@@ -16,7 +16,7 @@ from pytest_envequiv.errors import EnvequivError
 from pytest_envequiv.power import run, table
 from pytest_envequiv.power.measure import Result
 from pytest_envequiv.power.mutants import Mutant
-from pytest_envequiv.verdict import LEVELS, PROFILES, Settings, pair_name, side_named
+from pytest_envequiv.verdict import PROFILES, WITHOUT_LEARNING, Settings, pair_name, side_named
 
 NEEDS = "pip install 'pytest-envequiv[power]'"
 
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="envequiv-power", description=__doc__)
     parser.add_argument("pair", nargs=2, metavar="ref=NAME target=NAME", type=side_named)
     parser.add_argument("--profile", choices=PROFILES, default="quick", help="how much each run looks at")
-    parser.add_argument("--levels", default=",".join(LEVELS), help="levels that may kill (default: all)")
+    parser.add_argument("--levels", default=",".join(WITHOUT_LEARNING), help="levels that may kill (default: L1,L2,L3)")
     parser.add_argument("--seed", type=int, default=0, help="of the runs, and of the sample")
     parser.add_argument("--contract", help="TOML file, as for pytest --envequiv-contract")
     parser.add_argument("--sample", type=int, metavar="N", help="measure N mutants, drawn at random, instead of all")
@@ -69,7 +69,7 @@ def _measured(options: argparse.Namespace) -> int:
     names = dict(options.pair)
     if len(names) < 2:
         raise EnvequivError("one ref=NAME and one target=NAME are needed")
-    levels = tuple(level for level in LEVELS if level in options.levels.split(","))
+    levels = tuple(level for level in WITHOUT_LEARNING if level in options.levels.split(","))
     settings = Settings(
         names["ref"], names["target"], levels=levels, profile=options.profile, seed=options.seed,
         contract=options.contract, output=options.output,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.judge import Judge
-from pytest_envequiv.verdict import ALPHA, LEVELS, Settings
+from pytest_envequiv.verdict import ALPHA, WITHOUT_LEARNING, Settings
 
 STATISTICAL = ("distribution", "episodes", "reset", "auto_reset")  # subjects that decide by chance: at most ALPHA a run
 
@@ -46,7 +46,11 @@ class Null:
 
 
 def null_runs(
-    ref: str, target: str, seeds: Sequence[int], levels: Sequence[str] = LEVELS, tell: Callable[[str], None] = print
+    ref: str,
+    target: str,
+    seeds: Sequence[int],
+    levels: Sequence[str] = WITHOUT_LEARNING,
+    tell: Callable[[str], None] = print,
 ) -> Null:
     """The pair is opened once; everything that depends on the seed is drawn anew: play, states, actions, resets,
     episodes. ``tell`` hears of each alarm. Raises what opening a pair raises."""

@@ -20,7 +20,16 @@ from typing import Any
 
 from pytest_envequiv import contents
 from pytest_envequiv.errors import CertificateError
-from pytest_envequiv.verdict import ALPHA, DIFFERENT, EQUAL, INCONCLUSIVE, LEVELS, Verdict, pair_name, plain
+from pytest_envequiv.verdict import (
+    ALPHA,
+    DIFFERENT,
+    EQUAL,
+    INCONCLUSIVE,
+    Verdict,
+    default_levels,
+    pair_name,
+    plain,
+)
 
 FORMAT = 1
 COUNTED = ("transitions", "episodes", "terminations", "truncations")
@@ -157,7 +166,7 @@ def missing(pair: Mapping[str, Any], verdicts: list[Verdict], doubted: set[str])
     again = [c for c in doubted if words.get(c) == EQUAL]
     told = [(sum(c not in words for c in checks), "not run"), *((len(ids), word) for word, ids in wrong.items())]
     told += [(len(again), "EQUAL only when tried again")]
-    reasons = [f"levels {','.join(levels)} only"] if tuple(levels) != LEVELS else []
+    reasons = [f"levels {','.join(levels)} only"] if not set(default_levels()) <= set(levels) else []
     for count, what in told:
         if count:
             verb = ("was" if count == 1 else "were") if what == "not run" else ("is" if count == 1 else "are")

@@ -9,13 +9,13 @@ import datetime
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_envequiv import contents
 from pytest_envequiv.errors import CertificateError, OpenError
 from pytest_envequiv.report.certificate import Certificate, load, place
-from pytest_envequiv.verdict import PROFILES
+from pytest_envequiv.verdict import LEVELS, PROFILES
 
 OUTPUT = ".envequiv"
 
@@ -27,6 +27,7 @@ def require_certificate(
     profile: str | None = None,
     min_kill_rate: float | None = None,
     max_age: datetime.timedelta | None = None,
+    levels: Sequence[str] = (),
 ) -> Certificate:
     """The certificate of this pair, if it is about the files and libraries that are here now.
 
@@ -35,12 +36,15 @@ def require_certificate(
     profile        at least this one ("quick", "standard", "thorough")
     min_kill_rate  from 0 to 1: at least this share of mutants must have been killed
     max_age        without it a certificate does not age: it is bound to contents, not to a date
+    levels         at least these must have been judged: ["L4"], say, which is left out where optax is missing
 
     Raises CertificateError: one line with what is missing, stale or foreign, and the command that makes a new one.
     Raises ValueError for arguments that can never be met.
     """
     if profile is not None and profile not in PROFILES:
         raise ValueError(f"there is no profile {profile!r} (profiles are {', '.join(PROFILES)})")
+    if unknown := [level for level in levels if level not in LEVELS]:
+        raise ValueError(f"there is no level {unknown[0]!r} (levels are {', '.join(LEVELS)})")
     if min_kill_rate is not None and not 0 <= min_kill_rate <= 1:
         raise ValueError(f"min_kill_rate is a share from 0 to 1, got {min_kill_rate!r}")
     at = place(OUTPUT, ref, target) if path is None else Path(path)
@@ -50,7 +54,7 @@ def require_certificate(
         if (found.ref, found.target) != (ref, target):
             held, found = found, None  # its settings are another pair's
             raise CertificateError(f"{at} is about target={held.target} against ref={held.ref}, not about this pair")
-        wrong = weak(found, profile, min_kill_rate) or old(found, max_age) or stale(found, at)
+        wrong = weak(found, profile, min_kill_rate, levels) or old(found, max_age) or stale(found, at)
         if wrong:
             raise CertificateError(f"{at} {wrong}")
     except CertificateError as error:
@@ -61,8 +65,12 @@ def require_certificate(
     return found
 
 
-def weak(found: Certificate, profile: str | None, min_kill_rate: float | None) -> str | None:
+def weak(
+    found: Certificate, profile: str | None, min_kill_rate: float | None, levels: Sequence[str] = ()
+) -> str | None:
     """What it does not vouch for; the end of a sentence."""
+    if unasked := [level for level in levels if level not in found.levels]:
+        return f"is about {', '.join(found.levels)}, {unasked[0]} is required"
     if profile is not None and PROFILES.index(found.profile) < PROFILES.index(profile):
         return f"has the profile {found.profile}, {profile} is required"
     if min_kill_rate is not None:

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, LEVELS, Divergence, Settings, Verdict, overall
+from pytest_envequiv.verdict import (
+    DIFFERENT,
+    EQUAL,
+    INCONCLUSIVE,
+    Divergence,
+    Settings,
+    Verdict,
+    default_levels,
+    overall,
+)
 
 # A value longer than this is cut: the counterexample file has all of it.
 LONGEST = 160
@@ -71,6 +80,7 @@ def failure(verdict: Verdict, pair: Mapping[str, Any]) -> list[str]:
             ("from reset", f"also {reached['steps']} actions after a reset with seed {reached['seed']} (in the file)")
         ]
     more += [("note", note) for note in verdict.notes]
+    more += [("picture", verdict.evidence.get("plot", ""))]
     more += [("traceback", verdict.evidence.get("traceback", ""))]
     if verdict.counterexample:
         more += [("replay", replay_command(verdict.counterexample))]
@@ -146,6 +156,7 @@ def summary(pair: Mapping[str, Any], verdicts: list[Verdict], levels: Mapping[st
         *(f"note: {note}" for note in dict.fromkeys(pair["notes"])),
         *accepted(verdicts),
         *branches(verdicts),
+        *transfers(verdicts),
         *uncertain(verdicts),
         *differences(verdicts),
         *undecided(verdicts),
@@ -198,6 +209,12 @@ def branches(verdicts: Sequence[Verdict]) -> list[str]:
             told = f"branches: {v.evidence['branch_covered']} of {v.evidence['branch_sides']} sides exercised"
             lines.append("; ".join([told, *missed[:MISSED], *rest]))
     return lines
+
+
+def transfers(verdicts: Sequence[Verdict]) -> list[str]:
+    """What policies that were trained on a side are worth on both; differences are told elsewhere."""
+    equal = [v for v in verdicts if v.word == EQUAL and v.evidence.get("policies")]
+    return [f"transfer: {v.summary}" + (f"; picture {p}" if (p := v.evidence.get("plot")) else "") for v in equal]
 
 
 def uncertain(verdicts: Sequence[Verdict]) -> list[str]:
@@ -253,7 +270,7 @@ def verdict_line(pair: Mapping[str, Any], verdicts: list[Verdict]) -> str:
     counts = ", ".join(f"{words.count(w)} {w}" for w in (EQUAL, DIFFERENT, INCONCLUSIVE) if w in words)
     total, levels = len(pair["checks"]), pair["settings"]["levels"]
     missing = [f"{len(words)} of its {total} checks were run"] if len(words) < total else []
-    missing += [f"levels {','.join(levels)} only"] if len(levels) < len(LEVELS) else []
+    missing += [f"levels {','.join(levels)} only"] if not set(default_levels()) <= set(levels) else []
     scope = f"as far as was checked ({'; '.join(missing)})" if missing else "overall"
     return f"{overall(verdicts)} {scope}: {counts}"
 

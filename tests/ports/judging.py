@@ -8,14 +8,14 @@ from typing import Any
 
 from ports import drift, maze, stones
 from pytest_envequiv.judge import Judge
-from pytest_envequiv.verdict import DIFFERENT, Settings, Verdict
+from pytest_envequiv.verdict import DIFFERENT, WITHOUT_LEARNING, Settings, Verdict
 
 WINDY = {"slip": 0.1, "wind": 0.01, "gust": 0.05}
 ICY = {"ice": True}
 
 
 def opened(ref: Any, target: Any, contract: str | None = None, **settings: Any) -> Judge:
-    """A judge of two names or objects, with a folder of its own; ``contract`` is TOML."""
+    """A judge of two names or objects, with a folder of its own; ``contract`` is TOML. Without L4, unless asked."""
     folder = tempfile.mkdtemp(prefix="envequiv-test-")
     if contract is not None:
         path = f"{folder}/contract.toml"
@@ -23,7 +23,7 @@ def opened(ref: Any, target: Any, contract: str | None = None, **settings: Any) 
             file.write(contract)
         settings["contract"] = path
     names = [x if isinstance(x, str) else name for x, name in ((ref, "the reference"), (target, "the target"))]
-    settings = {"output": folder, **settings}
+    settings = {"output": folder, "levels": WITHOUT_LEARNING, **settings}
     given = Settings(ref=names[0], target=names[1], **settings)
     return Judge(given, ref=None if isinstance(ref, str) else ref, target=None if isinstance(target, str) else target)
 
