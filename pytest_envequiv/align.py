@@ -324,8 +324,13 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
 
 
 def _best(scored: list[Any]) -> Any:
-    """Of entries (score, preference, ...) the one to believe. If nothing fits exactly, the port has a bug: then a field
-    is rather the state that it nearly is than what is made of it (a small angle is nearly its own sine)."""
+    """Of entries (score, preference, ...) the one to believe. A state field of the same name, before what fits a little
+    better (a counter that a bug keeps from starting anew is the clock). If nothing fits exactly, the port has a bug:
+    then a field is rather the state that it nearly is than what is made of it (a small angle is nearly its own sine).
+    """
+    named = [entry for entry in scored if entry[1] == 0]
+    if named:
+        return max(named, key=lambda entry: entry[0])
     top = max(score for score, *_ in scored)
     if top >= EXACT:
         return max(scored, key=lambda entry: (round(entry[0], 2), -entry[1]))

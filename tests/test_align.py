@@ -34,3 +34,12 @@ def test_what_is_shown_exactly_is_believed_before_what_is_near():
     )
     found = align.propose({"sine": Leaf((), "float32")}, {"theta": Leaf((), "float64")}, pairs, {}, {})
     assert found.text() == {"sine": "output:observation"}
+
+
+def test_a_counter_that_does_not_start_anew_is_not_taken_for_the_clock():
+    steps = np.repeat(np.arange(40), 10)
+    ours = np.where(steps < 37, steps, steps - 37)
+    for name, expected in (("tick", "tick"), ("other", "clock")):
+        pairs = align.Pairs(State({"tick": ours}), {"observation": steps[:, None] % 2}, steps, State({name: steps}))
+        found = align.propose({name: Leaf((), "int32")}, {"tick": Leaf((), "int32")}, pairs, {}, {})
+        assert found.text() == {name: expected}
