@@ -22,6 +22,9 @@ from targets.halfcheetah.dynamics import advance
 from targets.halfcheetah.model import DOFS, HINGES, TIMESTEP, in_legs, model_of
 from targets.halfcheetah.tree import coordinates, rows
 
+# Rows computed together on a CPU: what they need then stays in its cache, and a hard row keeps fewer waiting.
+TILE = 256
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -149,16 +152,29 @@ class HalfCheetah:
 def simulate(qpos: jax.Array, qvel: jax.Array, action: jax.Array, steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``steps`` time steps: (qpos, qvel, metres moved along x). The way moved is summed by itself: far from the origin
     it would drown in the rounding of x."""
-    model = model_of(str(qpos.dtype))
-    begin, rates, controls = (_batch_last(a) for a in (qpos, qvel, action.astype(qpos.dtype)))
-    here = coordinates(begin.at[0].set(0))
+    given = [_batch_last(array) for array in (qpos, qvel, action.astype(qpos.dtype))]
+    batch = given[0].shape[-1]
+    tile = TILE if jax.default_backend() == "cpu" and batch % TILE == 0 else batch
+    if tile == batch:
+        places, rates, moved = _tile(*given, steps)
+    else:
+        tiles = [array.reshape(len(array), -1, tile).swapaxes(0, 1) for array in given]
+        found = jax.lax.map(lambda each: _tile(*each, steps), tiles)
+        places, rates, moved = (array.swapaxes(0, -2).reshape(*array.shape[1:-1], batch) for array in found)
+    return places.T.reshape(qpos.shape), rates.T.reshape(qvel.shape), moved.reshape(qpos.shape[:-1])
+
+
+def _tile(qpos: jax.Array, qvel: jax.Array, action: jax.Array, steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The same of arrays (n, batch)."""
+    model, controls = model_of(str(qpos.dtype)), in_legs(action)
+    here = coordinates(qpos.at[0].set(0))
 
     def frame(_: Any, carry: Any) -> Any:
-        return advance(model, *carry[:2], in_legs(controls), carry[2])
+        places, rates, guess = carry
+        return advance(model, places, rates, controls, guess)
 
-    here, speed, _ = jax.lax.fori_loop(0, steps, frame, (here, coordinates(rates), jax.tree.map(jnp.zeros_like, here)))
-    after = rows(here).at[0].add(begin[0])
-    return _batch_first(after, qpos.shape), _batch_first(rows(speed), qvel.shape), here.x.reshape(qpos.shape[:-1])
+    here, rates_, _ = jax.lax.fori_loop(0, steps, frame, (here, coordinates(qvel), jax.tree.map(jnp.zeros_like, here)))
+    return rows(here).at[0].add(qpos[0]), rows(rates_), here.x
 
 
 def make(dtype: Any = "float32", **settings: Any) -> tuple[HalfCheetah, Params]:
@@ -180,7 +196,3 @@ def make(dtype: Any = "float32", **settings: Any) -> tuple[HalfCheetah, Params]:
 def _batch_last(array: jax.Array) -> jax.Array:
     """(*shape, n) as (n, batch): the physics has one batch axis, and it comes last."""
     return array.reshape(-1, array.shape[-1]).T
-
-
-def _batch_first(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return array.T.reshape(shape)

@@ -1,4 +1,4 @@
-"""Slips a port of HalfCheetah could have, each one edit of a copy of the package: all are DIFFERENT, the copy is not."""
+"""Slips a port of HalfCheetah could have, each one edit of a copy of the package, which is EQUAL without."""
 
 from __future__ import annotations
 
