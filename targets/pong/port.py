@@ -211,6 +211,9 @@ def make(unroll: bool | None = None, **settings: Any) -> tuple[Pong, Params]:
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise ValueError(f"Pong has no setting {unknown[0]!r}; it has {', '.join(known)}")
+    worded = [name for name, value in settings.items() if not isinstance(value, (int, float))]
+    if worded:
+        raise ValueError(f"{worded[0]} is a number, not {settings[worded[0]]!r}")
     params = Params(**settings)
     for name, least in (("max_score", 1), ("frameskip", 0)):
         value = getattr(params, name)
@@ -265,7 +268,7 @@ def frame(p: Params, rally: Rally, direction: jax.Array) -> Rally:
 def paddle_direction(action: jax.Array, continuous: bool) -> jax.Array:
     """float32, of the state's shape (128-140). C takes any float; its Python class clips it (pong.py, step)."""
     if continuous:
-        return _clipped(jnp.asarray(action, jnp.float32)[..., 0], -1, 1)
+        return jnp.clip(jnp.asarray(action, jnp.float32)[..., 0], -1, 1)
     return jnp.where(action == UP, jnp.float32(1), jnp.where(action == DOWN, jnp.float32(-1), jnp.float32(0)))
 
 
