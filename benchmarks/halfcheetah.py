@@ -2,7 +2,7 @@
 
     python benchmarks/halfcheetah.py [--batches 256 1024 4096 16384] [--seconds 3] [--sides NAME ...] [--rounds 3]
 
-One env step is five of MuJoCo's time steps, for everyone. Actions are uniform, drawn beforehand, new at each step. Every
+One env step is five of MuJoCo's time steps, for everyone. Actions are uniform, drawn beforehand, new each step. Every
 side first plays 40 steps to leave its resets. The best of the rounds counts, each of so many seconds. "port x2" is the
 port's program on halves of the batch, in two threads. MJX is measured if mujoco-mjx is installed.
 """

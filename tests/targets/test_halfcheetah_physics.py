@@ -179,3 +179,44 @@ def _same_row(ours: Terms, row: int, place: int, data: Any, i: int) -> None:
     np.testing.assert_allclose(ours.hardness[row, place], data.efc_D[i], rtol=1e-9)
     np.testing.assert_allclose(ours.aref[row, place], data.efc_aref[i], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(ours.force[row, place], data.efc_force[i], rtol=1e-7, atol=1e-6)
+
+
+def test_no_force_at_a_distance(states: proof.States, ours: Terms) -> None:
+    """Where no sphere is in the ground and no hinge beyond its range, rows push with exactly nothing."""
+    free = (ours.hardness == 0).all(1)
+    assert free.sum() > 20
+    assert not ours.constraint[free].any() and not ours.force[free].any()
+
+
+def test_energy_is_kept_without_motors_dampers_and_contacts(states: proof.States) -> None:
+    """The rate of kinetic, potential and spring energy along the accelerations is zero; with a wrong mass matrix, bias
+    or gravity it is not, which the last lines show."""
+    with jax.enable_x64(True):
+        cheetah = model.model_of("float64")
+        qpos, qvel = (tree.coordinates(jnp.asarray(v).T) for v in states[:2])
+
+        def energy(qpos: Any, qvel: Any) -> Any:
+            placed = tree.pose(cheetah, qpos)
+            mass = dynamics.inertias(cheetah, placed)
+            momenta = tree.multiply(placed, mass, cheetah.joints.armature, qvel)
+            kinetic = sum(jax.tree.leaves(jax.tree.map(lambda p, v: (p * v).reshape(-1, COUNT).sum(0), momenta, qvel)))
+            height = [
+                (body.mass * (anchor.z + turn(body.centre).z)).reshape(-1, COUNT).sum(0)
+                for body, anchor, turn in zip(cheetah.bodies, placed.anchor, placed.turn, strict=True)
+            ]
+            bent = (cheetah.joints.stiffness * (qpos.hinges - cheetah.joints.rest) ** 2).sum((0, 1))
+            return kinetic / 2 + model.GRAVITY * sum(height) + bent / 2
+
+        def accelerations(held: float) -> Any:
+            placed = tree.pose(cheetah, qpos)
+            pull = jax.tree.map(lambda w: -held * w, bias(cheetah, placed, tree.outward(placed, qvel)))
+            mass = dynamics.inertias(cheetah, placed)
+            mass = mass._replace(links=jax.tree.map(lambda v: jnp.broadcast_to(v, (3, 2, COUNT)), mass.links))
+            own = jnp.broadcast_to(cheetah.joints.armature, (3, 2, COUNT))
+            return tree.solve(placed, mass, own, pull, springs(cheetah.joints, qpos.hinges))[0]
+
+        def power(held: float) -> np.ndarray:
+            return np.asarray(jax.jvp(energy, (qpos, qvel), (qvel, accelerations(held)))[1])
+
+        assert np.abs(power(1.0)).max() < 1e-8
+        assert np.median(np.abs(power(0.9))) > 1
