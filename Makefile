@@ -12,6 +12,7 @@ $(VENV)/.ready: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[dev]'
+	$(BIN)/python -c 'from targets.pong.build import compiler; compiler()' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint requirements.txt ziglang
 	touch $@
 
 demo: setup
