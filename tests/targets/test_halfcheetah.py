@@ -137,3 +137,17 @@ def test_it_is_a_gymnax_environment():
     params = env.default_params
     assert env.action_space(params).sample(KEY).shape == (6,)
     assert env.observation_space(params.replace(exclude_current_positions_from_observation=False)).shape == (18,)
+
+
+def test_the_vector_face_steps_and_begins_anew():
+    from targets.halfcheetah.vector import HalfCheetahVector
+
+    envs = HalfCheetahVector(3, max_steps_in_episode=2, frame_skip=1)
+    first, _ = envs.reset(seed=4)
+    assert envs.observation_space.contains(first) and envs.action_space.shape == (3, 6)
+    _, reward, terminated, truncated, info = envs.step(envs.action_space.sample())
+    assert reward.shape == (3,) and not (terminated | truncated).any() and "final_obs" not in info
+    seen, _, _, truncated, info = envs.step(envs.action_space.sample())
+    assert truncated.all() and info["_final_obs"].all() and abs(seen[:, :8]).max() <= 0.1
+    assert (info["final_obs"] != seen).any(1).all()
+    np.testing.assert_array_equal(envs.reset(seed=4)[0], first)
