@@ -323,7 +323,7 @@ def _numbers(params: Params) -> Params:
 
 
 def _reach(p: Params) -> tuple[Any, Any]:
-    """How far down and up a paddle goes (init, 59-60)."""
+    """How far down and up a paddle goes (init, 61-62)."""
     return -p.paddle_height / 2, p.height - p.paddle_height / 2
 
 
