@@ -2,7 +2,7 @@
 
 from pytest_envequiv.learning import PPO, train
 
-trained = train("gymnax:CartPole-v1", PPO(lanes=32, rate=1e-3), steps=300_000)
+trained = train("gymnax:CartPole-v1", PPO(lanes=64, steps=64, minibatches=16, rate=1e-3), steps=150_000)
 print(trained.evaluate("gymnasium:CartPole-v1").mean())
 
 It needs optax: pip install 'pytest-envequiv[learning]'. Importing a name from here without it raises ImportError.

@@ -263,7 +263,9 @@ class Stepped:
     def begin(self, learner: Learner) -> Lanes:
         """The first episodes."""
         begun = self.backend.reset(np.asarray(beginnings(self.ppo, learner), np.int64))
-        return first_lanes(self.ppo, seen_of(self.interface, begun.outputs), dict(begun.state.fields))
+        return first_lanes(
+            self.ppo, _look(self.interface, _needed(self.interface, begun.outputs)), dict(begun.state.fields)
+        )
 
     def advance(
         self, learner: Learner, lanes: Lanes, iterations: int, most: int, progress: Progress = silent
@@ -273,7 +275,10 @@ class Stepped:
             state = State({name: np.asarray(value) for name, value in lanes.state.items()})
         else:
             begun = self.backend.reset(np.asarray(beginnings(self.ppo, learner), np.int64))
-            lanes, state = first_lanes(self.ppo, seen_of(self.interface, begun.outputs), None), begun.state
+            lanes, state = (
+                first_lanes(self.ppo, _look(self.interface, _needed(self.interface, begun.outputs)), None),
+                begun.state,
+            )
         lanes, told = lanes._replace(state=None), []
         for taken in range(iterations):
             learner, lanes, state, row = self._iteration(learner, lanes, state, taken, progress)
@@ -285,6 +290,7 @@ class Stepped:
     ) -> tuple[Learner, Lanes, State, Any]:
         memory, draws, kept = lanes.memory, _draws_of(self.ppo, learner), []
         acts, moves, begins = (np.asarray(drawn) for drawn in draws[:3])
+        optimiser, learner = learner.optimiser, learner._replace(optimiser=None)  # the less is handed over, the faster
         for number in range(self.ppo.steps):
             learner, now, action = _decided(self.ppo, self.interface, learner, lanes, acts[number])
             outcome = self.backend.step(state, as_numpy(self.interface, action), moves[number].astype(np.int64))
@@ -294,25 +300,31 @@ class Stepped:
                 begun = self.backend.reset(begins[number][over].astype(np.int64))
                 state = spliced(state, over, begun.state)
                 shown = {k: replaced(v, over, begun.outputs[k]) for k, v in shown.items() if k in begun.outputs}
-            told = (reward_of(outcome.outputs), ends_of(outcome.outputs))
-            last = seen_of(self.interface, outcome.outputs)
-            fresh = seen_of(self.interface, shown) if len(over) else last
-            learner, lanes, *noted_so = _noted(self.ppo, learner, lanes, now, *told, last, fresh)
-            kept.append(noted_so)
+            last, fresh = (_needed(self.interface, outputs) for outputs in (outcome.outputs, shown))
+            learner, lanes, *row = _noted(self.ppo, self.interface, learner, lanes, now, last, fresh)
+            kept.append(row)
             progress("learning", (taken * self.ppo.steps + number + 1) * self.ppo.lanes, 0)
-        batch, ended = jax.tree.map(lambda *rows: jnp.stack(rows), *kept)
+        batch, ended = jax.tree.map(lambda *rows: np.stack(rows), *kept)
+        learner = learner._replace(optimiser=optimiser)
         learner, row = _finished(self.ppo, self.interface, learner, lanes, memory, batch, ended, draws.shuffle)
         return learner, lanes, state, row
 
 
-def seen_of(interface: Interface, outputs: Arrays) -> Seen:
-    """``look``, compiled, at numpy arrays."""
-    names = (*(part.name for part in interface.sees), MASK, AGENT)
-    return _look(interface, {name: outputs[name] for name in names if name in outputs})  # type: ignore[no-any-return]
+def _needed(interface: Interface, outputs: Arrays) -> Arrays:
+    """Of the outputs, those a learner looks at: others may be of any dtype."""
+    names = (*(part.name for part in interface.sees), MASK, AGENT, REWARD, TERMINATED, TRUNCATED, DONE)
+    return {name: outputs[name] for name in names if name in outputs}
+
+
+def _noted_outputs(
+    ppo: PPO, interface: Interface, learner: Learner, lanes: Lanes, now: Decided, outputs: Arrays, shown: Arrays
+) -> tuple[Learner, Lanes, Batch, Ended]:
+    last, fresh = look(interface, outputs), look(interface, shown)
+    return noted(ppo, learner, lanes, now, reward_of(outputs), ends_of(outputs), last, fresh)
 
 
 _look = jax.jit(look, static_argnums=0)
 _decided = jax.jit(decided, static_argnums=(0, 1))
-_noted = jax.jit(noted, static_argnums=0)
+_noted = jax.jit(_noted_outputs, static_argnums=(0, 1))
 _finished = jax.jit(finished, static_argnums=(0, 1))
 _draws_of = jax.jit(draws_of, static_argnums=0)

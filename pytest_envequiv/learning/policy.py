@@ -59,7 +59,7 @@ class Actor:
                 if name not in self._shown:
                     self._shown[name] = np.zeros((self.lanes, *value.shape[1:]), value.dtype)
                 self._shown[name][rows] = value
-        begins = jnp.full(self.lanes, self._step == 0)
+        begins = np.full(self.lanes, self._step == 0)
         learned = (policy.params, policy.sight)
         action, self._memory = _acted(
             policy.ppo, policy.interface, self.greedy, learned, self._shown, self._memory, begins, self.seed, self._step

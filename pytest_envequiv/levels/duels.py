@@ -11,7 +11,7 @@ import numpy as np
 from pytest_envequiv.backends.protocol import AGENT, MASK, Arrays, Outcome, State
 from pytest_envequiv.bench import LANES, Bench
 from pytest_envequiv.errors import Limitation
-from pytest_envequiv.levels.schooling import Pupil, SideName, pupils
+from pytest_envequiv.levels.schooling import Pupil, SideName, horizon, pupils
 from pytest_envequiv.stimuli.play import Play, Rows, join_outcomes, measured, play, seeds_for
 from pytest_envequiv.verdict import Progress
 
@@ -49,7 +49,7 @@ def wave(bench: Bench, pupil: Pupil, sample: int, number: int) -> Wave:
 def _wave(bench: Bench, pupil: Pupil, sample: int, number: int) -> Wave:
     pair = bench.pair
     seed = int(seeds_for(bench.settings.seed, 61, pupil.side == "target", pupil.number, sample, number, count=1)[0])
-    ours = play(pair.ref, LANES, bench.horizon, seed, actor=pupil.policy.actor(LANES, seed))
+    ours = play(pair.ref, LANES, horizon(bench), seed, actor=pupil.policy.actor(LANES, seed))
     theirs, steps = _follow(bench, pupil, ours, seed)
     kept = _first_episodes(ours, _allowance(bench)) if sample == 0 and number < KEPT else None
     return Wave(measured(ours)["return"][:, 0], theirs, len(ours.rows) + steps, kept)
@@ -65,7 +65,7 @@ def _follow(bench: Bench, pupil: Pupil, ours: Play, seed: int) -> tuple[np.ndarr
     actor = pupil.policy.actor(LANES, seed)
     lanes, state, outputs = np.arange(LANES), begun.state, begun.outputs
     total, steps = np.zeros(LANES), 0
-    for t in range(bench.horizon):
+    for t in range(horizon(bench)):
         rows = np.flatnonzero(ours.rows.step == t)
         both = np.isin(lanes, ours.rows.episode[rows]) & (alike and pair.step_mode == "tape")
         order = np.concatenate([np.flatnonzero(both), np.flatnonzero(~both)])

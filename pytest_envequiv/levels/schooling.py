@@ -91,12 +91,13 @@ def _trained(bench: Bench, side: SideName, progress: Progress) -> list[Pupil]:
 
     ready = _guarded(side, partial(_prepared, view))
     found = []
+    waves = CALIBRATION // LANES
+    random = _returns(view, bench, seeds_for(bench.settings.seed, 59, count=waves).tolist(), "uniform")
     for number in range(sizes.policies):
-        seed, *seeds = seeds_for(bench.settings.seed, 60, number, count=1 + CALIBRATION // LANES).tolist()
+        seed, *seeds = seeds_for(bench.settings.seed, 60, number, count=1 + waves).tolist()
         trained = _guarded(side, partial(_resumed, bench, side, number, ready, seed, tell))
         tell(f"trying policy {number}", sizes.training, sizes.training)
         own = _returns(view, bench, seeds, "the policy's", trained.policy)
-        random = _returns(view, bench, seeds, "uniform")
         found.append(Pupil(side, number, trained.policy, trained.curve, own, random))
     return found
 
@@ -105,7 +106,7 @@ def _prepared(view: View) -> Any:
     from pytest_envequiv.learning import PPO, prepared
 
     # Small minibatches: with large ones a policy is sure of itself before it has seen much.
-    return prepared(view, PPO(lanes=32, minibatches=16, rate=1e-3))
+    return prepared(view, PPO(lanes=64, steps=64, minibatches=16, rate=1e-3))
 
 
 def _guarded(side: SideName, work: Callable[[], Any]) -> Any:
@@ -158,9 +159,14 @@ def _returns(view: View, bench: Bench, seeds: list[int], what: str, policy: Any 
     found = []
     for seed in seeds:
         actor = None if policy is None else policy.actor(LANES, seed)
-        played = play(view, LANES, bench.horizon, seed, ("uniform",), bench.progress, f"L4: {what} play", actor=actor)
+        played = play(view, LANES, horizon(bench), seed, ("uniform",), bench.progress, f"L4: {what} play", actor=actor)
         found.append(measured(played)["return"][:, 0])
     return np.concatenate(found)
+
+
+def horizon(bench: Bench) -> int:
+    """Steps after which an episode is left alone; where none is declared sooner than in other play."""
+    return bench.horizon if bench.pair.time_limit is not None else bench.horizon // 2
 
 
 # -- both sides in the reference's words -------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def _aside(pupil: Pupil, reason: str) -> Transfer:
 
 
 def _compared(bench: Bench, pupil: Pupil, sample: int, seen: dict[int, dict[str, Any]], progress: Progress) -> Transfer:
-    """Play until a difference is proven or all planned episodes are played."""
+    """Play until a difference is proven, the gap is known to be small enough, or all planned episodes are played."""
     margin = margin_of(pupil, bench.sizes)
     grain = 1e-4 * max(float(np.abs(pupil.own).max()), 1e-6)
     bettor = statistics.begin(statistics.Plan(("return",), bench.share, 0.5, margin.units, resolution=grain))
@@ -193,7 +193,7 @@ def _compared(bench: Bench, pupil: Pupil, sample: int, seen: dict[int, dict[str,
         about["transitions"] += now.transitions
         bettor = statistics.update(bettor, now.ours[:, None], now.theirs[:, None])
         events, mean = statistics.judge(bettor), gap.judge(plan, x, y)
-        if DIFFERENT in (events.word, mean.word):
+        if DIFFERENT in (events.word, mean.word) or (mean.word == EQUAL and len(x) >= LEAST):
             break
     about["returns"] = [np.concatenate(pair) for pair in zip(about["returns"], (x, y), strict=True)]
     word = DIFFERENT if DIFFERENT in (events.word, mean.word) else mean.word

@@ -12,7 +12,8 @@ from pytest_envequiv.bench import Bench
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.verdict import ALPHA, WITHOUT_LEARNING, Settings
 
-STATISTICAL = ("distribution", "episodes", "reset", "auto_reset")  # subjects that decide by chance: at most ALPHA a run
+# Subjects that decide by chance: at most ALPHA a run.
+STATISTICAL = ("distribution", "episodes", "reset", "auto_reset", "target", "reference")
 
 
 @dataclass(frozen=True)

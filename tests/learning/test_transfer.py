@@ -100,6 +100,15 @@ def test_honest_seeds_of_one_backend_are_equal():
     assert gap["gap"] != 0 and gap["reference"] != gap["target"]
 
 
+def test_draws_of_steps_are_shared_where_they_align():
+    """The same rewards left to chance, but read alike: each pair of episodes is the same episode twice."""
+    judge = small(opened(ladder.Noisy(), ladder.Noisy()))
+    assert judge.pair.step_mode == "tape"
+    (pupil,) = schooling.pupils(judge.bench, "target", verdict.silent)
+    wave = duels.wave(judge.bench, pupil, 0, 0)
+    assert np.array_equal(wave.ours, wave.theirs) and len(set(wave.ours.tolist())) > 5
+
+
 def test_cartpole_of_gymnasium_and_gymnax_are_equal():
     judge = small(opened("gymnasium:CartPole-v1", "gymnax:CartPole-v1"), training=120_000)
     verdicts = run(judge, "L4-*")
