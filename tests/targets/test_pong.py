@@ -43,6 +43,7 @@ def test_every_frame_and_both_action_spaces_are_equal():
     judge = judging.opened(f"targets.pong.reference{options}", f"targets.pong{options}", CONTRACT)
     checks = judging.run(judge, "L1-spec-*", "L1-draws-*", "L1-action_range-step", "L2-*", "L3-resync-*")
     assert judging.words(checks) == {}
+    assert checks["L2-branches-covered"].evidence["missed"] == [], "a line that moved? see [coverage] in envequiv.toml"
     assert checks["L3-resync-terminated"].evidence["terminations"] > 0
 
 
