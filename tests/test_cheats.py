@@ -22,7 +22,7 @@ from pytest_envequiv.backends import isolated, suspect, watching
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.seal import seal
-from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Settings
+from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, WITHOUT_LEARNING, Settings
 
 HERE = Path(__file__).parent
 CARTPOLE = "gymnasium:CartPole-v1"
@@ -35,7 +35,7 @@ def judge(tmp_path):
     opened = []
 
     def open_(target: str, isolate: bool = False, ref: str = CARTPOLE, **settings) -> Judge:
-        given = Settings(ref, target, isolate=isolate, output=str(tmp_path), **settings)
+        given = Settings(ref, target, isolate=isolate, output=str(tmp_path), **{"levels": WITHOUT_LEARNING, **settings})
         opened.append(Judge(given))
         return opened[-1]
 
