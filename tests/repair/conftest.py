@@ -94,7 +94,8 @@ class Workshop:
     PAIR = ("ref=reference:Car", "target=port")
 
     def __init__(self, repository: Repository, capsys, serving):
-        self.repository, self.top, self._capsys, self.server = repository, repository.top, capsys, serving
+        self.repository, self.top, self._capsys, self._serving = repository, repository.top, capsys, serving
+        self.servers: list[Server] = []
         self.said = ""  # what the last run printed, on both streams
 
     def begin(self, port: str) -> None:
@@ -112,6 +113,10 @@ class Workshop:
     def mend(self, script, *words: str) -> int:
         """By a scripted model."""
         return self.run("--engine", "model", "--base-url", self.server(script).url, *words)
+
+    def server(self, script, **options) -> Server:
+        self.servers.append(self._serving(script, **options))
+        return self.servers[-1]
 
     def started(self, *words: str, **more) -> subprocess.Popen:
         """The program in a process of its own, which Ctrl-C reaches also where the tests run in the background of a
