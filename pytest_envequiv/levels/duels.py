@@ -19,9 +19,8 @@ KEPT = 4  # waves of episodes of each policy whose steps are looked at
 
 
 def sides(bench: Bench) -> list[SideName]:
-    """Where policies are trained. On a reference that is stepped object by object only by a patient profile."""
-    spec = bench.pair.ref.spec
-    affordable = spec.traceable or spec.batched or bench.settings.profile != "quick"
+    """Where policies are trained. On a reference that cannot be compiled with its learner only by a patient profile."""
+    affordable = bench.pair.ref.spec.traceable or bench.settings.profile != "quick"
     return ["target", "reference"] if affordable else ["target"]
 
 

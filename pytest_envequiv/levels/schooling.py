@@ -42,6 +42,7 @@ class Pupil:
 
     number   which of the policies of that side
     own      float[n], returns of seat 0 in episodes of its own side; ``random``: of uniform play there
+    length   mean number of steps of its own episodes
     """
 
     side: SideName
@@ -50,6 +51,7 @@ class Pupil:
     curve: dict[str, np.ndarray]
     own: np.ndarray
     random: np.ndarray
+    length: float
 
     @property
     def span(self) -> float:
@@ -92,13 +94,14 @@ def _trained(bench: Bench, side: SideName, progress: Progress) -> list[Pupil]:
     ready = _guarded(side, partial(_prepared, view))
     found = []
     waves = CALIBRATION // LANES
-    random = _returns(view, bench, seeds_for(bench.settings.seed, 59, count=waves).tolist(), "uniform")
+    random = _episodes(view, bench, seeds_for(bench.settings.seed, 59, count=waves).tolist(), "uniform")["return"]
     for number in range(sizes.policies):
         seed, *seeds = seeds_for(bench.settings.seed, 60, number, count=1 + waves).tolist()
         trained = _guarded(side, partial(_resumed, bench, side, number, ready, seed, tell))
         tell(f"trying policy {number}", sizes.training, sizes.training)
-        own = _returns(view, bench, seeds, "the policy's", trained.policy)
-        found.append(Pupil(side, number, trained.policy, trained.curve, own, random))
+        own = _episodes(view, bench, seeds, "the policy's", trained.policy)
+        length = float(own["length"].mean())
+        found.append(Pupil(side, number, trained.policy, trained.curve, own["return"], random, length))
     return found
 
 
@@ -154,14 +157,14 @@ def _checkpoint(bench: Bench, side: SideName, number: int) -> tuple[Path | None,
     return folder / f"{settings.profile}-{side}-{number}.npz", mark
 
 
-def _returns(view: View, bench: Bench, seeds: list[int], what: str, policy: Any = None) -> np.ndarray:
-    """float[CALIBRATION] of seat 0: under the policy, or under uniform play."""
+def _episodes(view: View, bench: Bench, seeds: list[int], what: str, policy: Any = None) -> dict[str, np.ndarray]:
+    """float[CALIBRATION], "return" of seat 0 and "length": under the policy, or under uniform play."""
     found = []
     for seed in seeds:
         actor = None if policy is None else policy.actor(LANES, seed)
         played = play(view, LANES, horizon(bench), seed, ("uniform",), bench.progress, f"L4: {what} play", actor=actor)
-        found.append(measured(played)["return"][:, 0])
-    return np.concatenate(found)
+        found.append(measured(played))
+    return {name: np.concatenate([wave[name][:, 0] for wave in found]) for name in ("return", "length")}
 
 
 def horizon(bench: Bench) -> int:

@@ -33,6 +33,8 @@ SOURCES = {"skilled": "resync", "astray": "play"}  # subject -> the source of ro
 LEAST = 4 * LANES  # episodes a policy plays on each side at least
 CLEARLY = 3.3  # standard errors that a policy must be better than uniform play, or it has not learned
 WIDEST = 0.25  # largest margin, as a share of what was learned, whatever the noise
+ABOVE = 1.5  # margin of two samples that are alike, in units of how far they may be apart: they must fit into it
+LONGER, DEARER = 4, 8  # of short episodes more are played: so many times as many, or times the transitions of play
 BEYOND = 0.25  # how far beyond what was seen returns are told apart, as a share of what was learned
 POINTS = 60  # of a learning curve in the report
 
@@ -167,11 +169,12 @@ def margin_of(pupil: Pupil, sizes: Sizes) -> Margin:
     low, high = float(returns.min()) - BEYOND * span, float(returns.max()) + BEYOND * span
     deviation = float(pupil.own.std()) * 2**0.5
     wanted = sizes.gap * span
+    most = int(np.clip(DEARER * sizes.most / max(pupil.length, 1.0), sizes.duels, LONGER * sizes.duels))
     units = LEAST
-    while units < sizes.duels and (noise := gap.half_width(deviation, high - low, units, 1e-3)) > 0.8 * wanted:
-        units = min(2 * units, sizes.duels)
+    while units < most and ABOVE * gap.half_width(deviation, high - low, units, 1e-3) > wanted:
+        units = min(2 * units, most)
     noise = gap.half_width(deviation, high - low, units, 1e-3)
-    return Margin(span, noise, min(max(wanted, 1.25 * noise), WIDEST * span), units, low, high)
+    return Margin(span, noise, min(max(wanted, ABOVE * noise), WIDEST * span), units, low, high)
 
 
 def _aside(pupil: Pupil, reason: str) -> Transfer:
