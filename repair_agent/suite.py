@@ -122,8 +122,12 @@ def judged(
     output: Path | None = None,
     tell: Callable[[str], None] = silent,
     fresh: bool = False,
+    first: Sequence[str] = (),
 ) -> Run:
     """Run the suite in ``root``: all of it, or the ``checks`` that are named, or the levels ("L1").
+
+    ``first``: checks that are run before the others; if none of them is EQUAL, the others are not run, which is
+    ``trouble``.
 
     It runs in a session of its own, which is gone when this returns, however it returns. ``seconds``: a limit, after
     which it is killed; ``output``: where counterexamples go (and where those of the last run are tried again first),
@@ -141,16 +145,14 @@ def judged(
         raise ValueError(f"cannot run levels and single checks in one go: {' '.join(wanted)}")
     with tempfile.TemporaryDirectory(prefix="envequiv-suite-") as scratch:
         report, said = Path(scratch) / "report.json", Path(scratch) / "said.txt"
-        argv = _arguments(question, wanted, seed, output, report, Path(scratch))
+        argv = _arguments(question, wanted, seed, output, report, Path(scratch)) + _ordered(first, Path(scratch))
         began = time.monotonic()
-        code, late = _run(argv, root, environment(question, root, fresh), said, seconds, tell)
+        code, ended = _run(argv, root, environment(question, root, fresh), said, seconds, tell, first)
         spent = round(time.monotonic() - began, 3)
         text = said.read_text(encoding="utf-8", errors="replace")
         run = _told(report, question, root, wanted)
-    trouble = run.trouble
-    if late:
-        trouble = f"the suite was ended after {seconds:g} s, the time it was given"
-    elif not trouble and (code not in (0, 1) or not run.findings):
+    trouble = ended or run.trouble
+    if not trouble and (code not in (0, 1) or not run.findings):
         trouble = f"pytest ended with exit code {code}: {_last_words(text) or 'it said nothing'}"
     return replace(run, exit=code, seconds=spent, trouble=trouble)
 
@@ -242,11 +244,27 @@ def _arguments(
     ]
 
 
+def _ordered(first: Sequence[str], scratch: Path) -> list[str]:
+    """Arguments that put some checks before the others: as if they, and they alone, had failed the last time."""
+    if not first:
+        return []
+    failed = scratch / "cache" / "v" / "cache" / "lastfailed"
+    failed.parent.mkdir(parents=True)
+    failed.write_text(json.dumps({f"{NODE}::{check}": True for check in first}))
+    return ["--failed-first"]
+
+
 def _run(
-    argv: list[str], root: Path, env: Mapping[str, str], said: Path, seconds: float | None, tell: Callable[[str], None]
-) -> tuple[int, bool]:
-    """pytest's exit code, and whether it had to be ended."""
-    late = False
+    argv: list[str],
+    root: Path,
+    env: Mapping[str, str],
+    said: Path,
+    seconds: float | None,
+    tell: Callable[[str], None],
+    first: Sequence[str],
+) -> tuple[int, str]:
+    """pytest's exit code, and why it was ended, if it was."""
+    ended = ""
     with said.open("wb") as out:
         process = subprocess.Popen(
             argv, cwd=root, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
@@ -260,12 +278,16 @@ def _run(
                 if (line := _progress(said)) and line != shown:
                     shown = line
                     tell(line)
-                if deadline is not None and time.monotonic() > deadline:
-                    late = process.poll() is None
+                if first and _in_vain(said, first):
+                    ended = "the others were not run, as none of the checks that came first is EQUAL"
+                elif deadline is not None and time.monotonic() > deadline:
+                    ended = f"the suite was ended after {seconds:g} s, the time it was given"
+                if ended:
+                    ended = ended if process.poll() is None else ""
                     break
         finally:
             _end(process)
-    return process.returncode, late
+    return process.returncode, ended
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -296,6 +318,12 @@ def _below(pid: int) -> list[int]:
         found += children
         left += children
     return found
+
+
+def _in_vain(said: Path, first: Sequence[str]) -> bool:
+    """Whether all of some checks are over, and none has passed."""
+    told = dict(re.findall(r"::([\w.-]+) ([A-Z]+) ", said.read_text(encoding="utf-8", errors="replace")))
+    return all(told.get(check, "PASSED") != "PASSED" for check in first)
 
 
 def _progress(said: Path) -> str:

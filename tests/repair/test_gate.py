@@ -53,7 +53,7 @@ def scripted(repository, monkeypatch):
         told = iter(says)
 
         def judged_(question, root, checks=(), **how):
-            asked.append((tuple(checks), how.get("seed")))
+            asked.append((tuple(checks or how.get("first", ())), how.get("seed")))
             return next(told)
 
         monkeypatch.setattr(gate, "judged", judged_)
@@ -71,19 +71,17 @@ WRONG = run_of(L1_reset_v="E", L2_play_v="D", L2_pairs_v="D", L3_lockstep_x="D")
 
 
 def test_a_step_that_mends_its_group_is_accepted(scripted):
-    part, whole = (
-        run_of(L2_play_v="E", L2_pairs_v="D"),
-        run_of(L1_reset_v="E", L2_play_v="E", L2_pairs_v="D", L3_lockstep_x="E"),
-    )
-    ruling = scripted(WRONG, part, whole)
+    whole = run_of(L1_reset_v="E", L2_play_v="E", L2_pairs_v="D", L3_lockstep_x="E")
+    ruling = scripted(WRONG, whole)
     assert ruling.accepted and ruling.run is whole
     assert ruling.improved == ("L2-play-v", "L3-lockstep-x") and ruling.regressed == ()
-    assert scripted.asked == [(("L2-play-v", "L2-pairs-v"), None), ((), None)]
+    assert scripted.asked == [(("L2-play-v", "L2-pairs-v"), None)]
 
 
 def test_a_step_that_mends_nothing_costs_the_group_s_checks_only(scripted):
-    ruling = scripted(WRONG, run_of(L2_play_v="I", L2_pairs_v="D"))
-    assert not ruling.accepted and len(scripted.asked) == 1
+    half = run_of(trouble="the others were not run", L2_play_v="I", L2_pairs_v="D", L1_reset_v="M")
+    ruling = scripted(WRONG, half)
+    assert not ruling.accepted and ruling.run is None
     assert ruling.why == "no check of the group turned EQUAL: L2-play-v is INCONCLUSIVE: v is off (and 1 more)"
 
 
@@ -91,17 +89,19 @@ def test_a_step_that_mends_nothing_costs_the_group_s_checks_only(scripted):
 def test_what_was_equal_must_stay_so(scripted, after):
     words = {"L1_reset_v": after} if after else {}
     whole = run_of(**words, L2_play_v="E", L2_pairs_v="E", L3_lockstep_x="E")
-    ruling = scripted(WRONG, run_of(L2_play_v="E", L2_pairs_v="E"), whole)
+    ruling = scripted(WRONG, whole)
     assert not ruling.accepted and ruling.regressed == ("L1-reset-v",)
     assert "what was EQUAL is not any more: L1-reset-v is " in ruling.why
 
 
 def test_half_a_run_is_no_ground(scripted):
     whole = replace(run_of(L1_reset_v="E", L2_play_v="E"), trouble="the suite was ended after 300 s")
-    ruling = scripted(WRONG, run_of(L2_play_v="E", L2_pairs_v="E"), whole)
+    ruling = scripted(WRONG, whole)
     assert not ruling.accepted and ruling.why == "the suite was ended after 300 s"
     other = run_of(L1_reset_v="E", L2_play_v="D", L2_pairs_v="D", L3_lockstep_x="E")  # another group's turned
-    assert not scripted(WRONG, run_of(L2_play_v="E", L2_pairs_v="D"), other).accepted
+    assert not scripted(WRONG, other).accepted
+    gone = run_of(L1_reset_v="E", L3_lockstep_x="E")  # the checks of the group are not there any more
+    assert not scripted(WRONG, gone).accepted
 
 
 def test_a_pair_that_opens_now_is_a_step(scripted):

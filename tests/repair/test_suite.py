@@ -96,6 +96,27 @@ def test_a_limit_ends_the_whole_session(run, tmp_path):
     assert not [command for command in commands if here.encode() in command]
 
 
+def test_checks_that_come_first(run):
+    lines = []
+    found = run("slow", first=("L3-lockstep-reward",), tell=lines.append)
+    assert found.green and lines[0].startswith("L3-lockstep-reward") and list(found.findings) == list(IDS)
+
+
+def test_the_others_are_not_run_if_none_that_comes_first_is_equal(tmp_path):
+    """Of two that come first one is EQUAL: then all are run."""
+    question, began = Question("hang-velocity", "raise-position"), time.monotonic()
+    found = judged(question, tmp_path, output=tmp_path / "out", first=("L2-boundary-position",))
+    assert time.monotonic() - began < 30 and "were not run" in found.trouble and not found.green
+    assert words(found) == dict.fromkeys(IDS, "MISSING") | {
+        "L2-boundary-position": "DIFFERENT", "L1-bounds-position": words(found)["L1-bounds-position"]
+    }  # fmt: skip
+    first = ("L2-boundary-position", "L3-lockstep-reward")
+    whole = judged(Question("A", "raise-position"), tmp_path, output=tmp_path / "out", first=first)
+    assert not whole.trouble and words(whole)["L2-boundary-velocity"] == "EQUAL"
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")  # it puts them first
+    assert judged(Question("A", "equal"), tmp_path, output=tmp_path / "out", first=first).green
+
+
 def test_what_a_configuration_asks_for_does_not_narrow_the_run(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTEST_ADDOPTS", "--envequiv-levels=L1")
     (tmp_path / "root" / "pytest.ini").write_text("[pytest]\naddopts = -x -k nothing -n 2 --lf -q -m L2\n")

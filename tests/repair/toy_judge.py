@@ -95,7 +95,7 @@ def broken(*bugs: tuple[str, str], text: str = PORT) -> str:
 
 
 def judged(
-    question: Question, root: Path, checks=(), seed=None, seconds=None, output=None, tell=silent, fresh=False
+    question: Question, root: Path, checks=(), seed=None, seconds=None, output=None, tell=silent, fresh=False, first=()
 ) -> Run:
     """As ``suite.judged``."""
     path = root.joinpath(*question.target.partition(":")[0].split(".")).with_suffix(".py")
