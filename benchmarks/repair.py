@@ -1,26 +1,35 @@
-"""What the engine without an API mends: one-slip copies of gymnax's classic control, against Gymnasium.
+"""What the engine without an API mends: one-slip copies of gymnax's classic control and of our Pong.
 
-    python benchmarks/repair.py [--sample N] [--seed S] [--order 1|2] [--seconds T] [--output DIR] [NAME ...]
+    python benchmarks/repair.py [--sample N] [--seed S] [--order 1|2] [--seconds T] [--minutes T] [--output DIR] [NAME ...]
 
 Of each pair ``--sample`` mutants that the suite catches (drawn from the seed; those it does not catch are replaced by
 others) are mended as ``envequiv-repair --engine offline`` would: the suite, groups, the engine, the gate, until green
-or given up. A mutant counts as repaired if the whole suite is then EQUAL on two seeds that were not used before.
-``--order 2``: two slips at once, in different lines. Prints a table in Markdown and writes one JSON report.
+or given up. A mutant counts as repaired if the whole suite is then EQUAL on two seeds that were not used before; that
+is asked once of one syntax tree (the original's, mostly), as the same seeds give the same verdict.
+``--order 2``: two slips at once, in different lines. Prints a table in Markdown and writes one JSON report, after each
+mutant anew.
+
+Seconds are those that a person waits, on whatever else the machine had to do: the load average is told with them, and
+the seconds that this program's processes computed.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +45,41 @@ from repair_agent.prices import table
 from repair_agent.suite import Question, Run, judged
 from repair_agent.tree import guard, worktree
 
-CLASSES = {
-    "CartPole-v1": "CartPole",
-    "MountainCar-v0": "MountainCar",
-    "MountainCarContinuous-v0": "ContinuousMountainCar",
-    "Acrobot-v1": "Acrobot",
-    "Pendulum-v1": "Pendulum",
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A pair to seed slips into. ``installed``: the name its port is found by; ``target``: that of the user's copy;
+    ``file``: which file of the copy has the slips; ``beside``: its other files."""
+
+    ref: str
+    installed: str
+    target: str
+    file: str = "port.py"
+    beside: tuple[tuple[str, str], ...] = ()
+
+
+def classic(name: str, kind: str) -> Port:
+    return Port(f"gymnasium:{name}", f"gymnax:{name}", f"port:{kind}")
+
+
+def pong() -> Port:
+    """Ours as a package of the user's, which does not know of the one it was copied from."""
+    folder = ROOT / "targets" / "pong"
+    init = '"""Pong in JAX."""\n\nfrom pong.port import Params, Pong, State, make\n'
+    beside = {"__init__.py": init, **{n: (folder / n).read_text("utf-8") for n in ("spaces.py", "envequiv.toml")}}
+    files = tuple((f"pong/{name}", text) for name, text in beside.items())
+    return Port("targets.pong.reference", "targets.pong", "pong", "pong/port.py", files)
+
+
+PORTS = {
+    "CartPole-v1": classic("CartPole-v1", "CartPole"),
+    "MountainCar-v0": classic("MountainCar-v0", "MountainCar"),
+    "MountainCarContinuous-v0": classic("MountainCarContinuous-v0", "ContinuousMountainCar"),
+    "Acrobot-v1": classic("Acrobot-v1", "Acrobot"),
+    "Pendulum-v1": classic("Pendulum-v1", "Pendulum"),
+    "Pong": pong(),
 }
 # gymnax's own bug, mended first: else no repair could be EQUAL.
 BUG = "(1 - (position >= params.goal_position) * (velocity < 0))"
@@ -54,7 +92,8 @@ GROUPS = 8  # groups before it is enough
 @dataclass
 class Repaired:
     """One broken copy and what became of it. Seconds: of the search alone, and of everything from the first report on
-    to the last ruling; ``suite``: of one run of the whole suite."""
+    to the last ruling; ``cpu``: what was computed in these; ``suite``: of the first run of the whole suite; ``load``:
+    the machine's load average at the end."""
 
     ids: list[str]
     kinds: list[str]
@@ -64,16 +103,20 @@ class Repaired:
     search: float = 0.0
     seconds: float = 0.0
     suite: float = 0.0
+    cpu: float = 0.0
+    load: float = 0.0
     steps: list[str] = field(default_factory=list)
     why: str = ""
 
 
-def original(name: str) -> tuple[str, list[Mutant]]:
-    """The text of a gymnax environment, and the mutants of what of it runs."""
-    target = f"gymnax:{name}"
-    file = loading.sources(target)[0]
+def original(port: Port) -> tuple[str, list[Mutant]]:
+    """The text of a port, and the mutants of what of it runs."""
+    name = Path(port.file).name if port.beside else ""  # of a package; else the file of the module itself
+    file = next(f for f in loading.sources(port.installed) if f.endswith(name))
     text = Path(file).read_text(encoding="utf-8").replace(BUG, MENDED)
-    running = loading.reached(target)
+    package = port.installed.rpartition(":")[2]
+    text = text.replace(f"from {package}.", f"from {port.target}.") if port.beside else text
+    running = loading.reached(port.installed)
     assert running is not None
     return text, [m for m in mutants(text, file) if not m.function or m.function in running[file]]
 
@@ -85,15 +128,16 @@ def slipped(text: str, chosen: list[Mutant]) -> str:
     return text
 
 
-def mend(name: str, text: str, chosen: list[Mutant], folder: Path, options: argparse.Namespace) -> Repaired | None:
+def mend(port: Port, text: str, chosen: list[Mutant], folder: Path, options: argparse.Namespace) -> Repaired | None:
     """None if the suite does not catch the slip."""
     place = folder / "user"
-    place.mkdir()
-    (place / "port.py").write_text(slipped(text, chosen), encoding="utf-8")
+    for file, written in (*port.beside, (port.file, slipped(text, chosen))):
+        (place / file).parent.mkdir(parents=True, exist_ok=True)
+        (place / file).write_text(written, encoding="utf-8")
     for words in (["init", "-q"], ["add", "-A"], [*AUTHOR, "commit", "-qm", "a port with a slip"]):
         subprocess.run(["git", *words], cwd=place, check=True)
-    question = Question(f"gymnasium:{name}", f"port:{CLASSES[name]}")
-    tree = worktree.open_worktree(place, ("port.py",), "port", folder / "trees")
+    question = Question(port.ref, port.target)
+    tree = worktree.open_worktree(place, (port.file,), "port", folder / "trees")
     run = judged(question, tree.root)
     if run.green or not run.findings:
         return None
@@ -103,18 +147,33 @@ def mend(name: str, text: str, chosen: list[Mutant], folder: Path, options: argp
         [f"{m.before} -> {m.after}" for m in chosen],
         suite=run.seconds,
     )
-    began = time.monotonic()
+    began, computed = time.monotonic(), _computed()
     run = _looped(question, tree, run, result, folder, options)
-    result.seconds = round(time.monotonic() - began, 1)
-    text_now = (tree.root / "port.py").read_text(encoding="utf-8")
-    result.same = text_now == text
-    result.repaired = run.green and all(judged(question, tree.root, seed=seed).green for seed in HELD_OUT)
+    result.seconds, result.cpu = round(time.monotonic() - began, 1), round(_computed() - computed, 1)
+    result.load = round(os.getloadavg()[0], 1)
+    text_now = (tree.root / port.file).read_text(encoding="utf-8")
+    result.same = ast.dump(ast.parse(text_now)) == ast.dump(ast.parse(text))
+    result.repaired = run.green and _equal_elsewhere(question, tree, text_now)
     if run.green and not result.repaired:
         result.why = "not EQUAL on other seeds"
     worktree.remove(tree)
     return result
 
 
+def _computed() -> float:
+    """Seconds that the processes which were started, and have ended, computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _equal_elsewhere(question: Question, tree: Any, text: str) -> bool:
+    key = question.ref, ast.dump(ast.parse(text))
+    if key not in ELSEWHERE:
+        ELSEWHERE[key] = all(judged(question, tree.root, seed=seed).green for seed in HELD_OUT)
+    return ELSEWHERE[key]
+
+
+ELSEWHERE: dict[tuple[str, str], bool] = {}  # what was judged on the seeds that are held out
 AUTHOR = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost"]
 
 
@@ -152,13 +211,12 @@ def _looped(
     return run
 
 
-def measured(name: str, options: argparse.Namespace) -> list[Repaired]:
-    text, every = original(name)
+def measured(name: str, options: argparse.Namespace) -> Iterator[Repaired]:
+    text, every = original(PORTS[name])
     rng = random.Random(f"{options.seed} {name}")
     order = rng.sample(every, len(every))
-    found: list[Repaired] = []
-    tried = 0
-    while len(found) < options.sample and len(order) >= options.order:
+    found = tried = 0
+    while found < options.sample and len(order) >= options.order:
         chosen = [order.pop()]
         while len(chosen) < options.order and order:
             other = order.pop()
@@ -167,49 +225,67 @@ def measured(name: str, options: argparse.Namespace) -> list[Repaired]:
         tried += 1
         folder = Path(tempfile.mkdtemp(prefix="envequiv-repair-"))
         try:
-            result = mend(name, text, chosen, folder, options)
+            result = mend(PORTS[name], text, chosen, folder, options)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         if result is None:
             continue
-        found.append(result)
-        word = "mended" if result.repaired else "NOT mended"
+        found += 1
+        word = "mended" if result.repaired else f"NOT mended ({result.why})"
         told = "; ".join(c.replace("\n", " ")[:70] for c in result.changes)
-        print(
-            f"{name} {len(found)}: {word} in {result.seconds:.0f} s ({result.search:.1f} s search): {told}", flush=True
-        )
-    print(f"{name}: {tried - len(found)} of {tried} were not caught, or did not open", flush=True)
-    return found
+        spent = f"{result.seconds:.0f} s ({result.search:.1f} s search, {result.cpu:.0f} s computed)"
+        print(f"{name} {found}: {word} in {spent}, load {result.load:g}: {told}", flush=True)
+        yield result
+    print(f"{name}: {tried - found} of {tried} were not caught, or did not open", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(CLASSES)} (default: all)")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(PORTS)} (default: all)")
     parser.add_argument("--sample", type=int, default=12, help="caught mutants a pair (default 12)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--order", type=int, default=1, help="slips at once (default 1)")
     parser.add_argument("--seconds", type=float, default=90.0, help="of one search (default 90)")
     parser.add_argument("--parts", type=int, default=os.cpu_count() or 1, help="processes of one search")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no other round is begun")
     parser.add_argument("--output", default=".envequiv")
     options = parser.parse_args()
-    told, rows = {}, []
-    for name in options.names or CLASSES:
-        results = measured(name, options)
-        told[name] = [asdict(r) for r in results]
-        good = [r for r in results if r.repaired]
-        left = Counter(k for r in results if not r.repaired for k in r.kinds)
-        search, whole = (
-            f"{statistics.median(v):.1f} s" if v else "-" for v in ([r.search for r in good], [r.seconds for r in good])
-        )
-        suite = f"{statistics.median(r.suite for r in results):.1f} s" if results else "-"
-        missed = ", ".join(f"{k} {n}" for k, n in left.most_common()) or "-"
-        rows.append((name, f"{len(good)} of {len(results)}", search, whole, suite, missed))
     where = Path(options.output) / "repair" / f"offline-order{options.order}-seed{options.seed}.json"
     where.parent.mkdir(parents=True, exist_ok=True)
-    where.write_text(json.dumps(told, indent=1), encoding="utf-8")
-    head = ("pair", "repaired", "median search", "median, gate included", "one suite run", "kinds not repaired")
-    print()
-    for row in (head, ["---"] * len(head), *rows):
+    began, told = f"{datetime.now():%Y-%m-%d %H:%M}", dict[str, list[Repaired]]()
+    # One of each pair, then another of each: what is there when the time is over is spread over all.
+    end = time.monotonic() + 60 * options.minutes
+    left = {name: measured(name, options) for name in options.names or PORTS}
+    try:
+        while left and time.monotonic() < end:
+            for name, results in list(left.items()):
+                result = next(results, None)
+                if result is None:
+                    del left[name]
+                else:
+                    told.setdefault(name, []).append(result)
+                    where.write_text(json.dumps({n: [asdict(r) for r in v] for n, v in told.items()}, indent=1))
+    except KeyboardInterrupt:
+        print("interrupted: what there is")
+    print(f"\n{began} to {datetime.now():%H:%M}, {os.cpu_count()} CPUs, {options.parts} processes a search\n")
+    show(told)
+
+
+def show(told: dict[str, list[Repaired]]) -> None:
+    """The table in Markdown. Seconds are medians of those that were mended."""
+    head = ("pair", "repaired", "search", "gate included", "under 30 s", "computed", "load", "kinds not repaired")
+    for row in (head, ["---"] * len(head)):
+        print(f"| {' | '.join(row)} |")
+    for name, results in (*told.items(), ("all", [r for v in told.values() for r in v])):
+        good = [r for r in results if r.repaired]
+        missed = Counter(kind for r in results if not r.repaired for kind in r.kinds)
+        spent = [(r.search, r.seconds, r.cpu) for r in good]
+        medians = [f"{statistics.median(v):.0f} s" for v in zip(*spent, strict=True)]
+        search, whole, computed = medians or ["-"] * 3
+        load = f"{statistics.median(r.load for r in results):.1f}" if results else "-"
+        soon = f"{sum(r.seconds < 30 for r in good)} of {len(good)}"
+        kinds = ", ".join(f"{kind} {count}" for kind, count in missed.most_common()) or "-"
+        row = (name, f"{len(good)} of {len(results)}", search, whole, soon, computed, load, kinds)
         print(f"| {' | '.join(row)} |")
 
 
