@@ -67,14 +67,14 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     if step is not None:
         called, silent = _written_in(backend, "step")
         found = blame(_step_case(bench, step, check.field, followers), where, called, silent)
-        return _with_silent(found, silent)
+        return _with_idle(_with_silent(found, silent), backend.traced("step"))
     if check.subject == "reset" and check.field != "joint":
         step = shared(bench)
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
             called, silent = _written_in(backend, "reset")
             found = blame(_reset_case(bench, step, check.field, others), where, called, silent)
-            return _with_silent(found, silent)
+            return _with_idle(_with_silent(found, silent), backend.traced("reset"))
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
         return _written(backend, "reset")
     if check.subject in ("spec", "contains"):
@@ -119,6 +119,20 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
         for other in silent
         if other.place.file == suspect.site.file and suspect.site.line in other.used | other.made
     ]
+    return sorted([*found, *more], key=lambda s: -round(s.score, 6))
+
+
+def _with_idle(found: list[Suspect], traced: Traced) -> list[Suspect]:
+    """The suspects, and further lines of the expressions of the best of them on which no operation begins: what stands
+    there was computed when the target was traced."""
+    busy = {(s.file, s.line) for s in sources.sites_of(traced.closed)}
+    more = []
+    for suspect in (s for s in found if s.score >= SUFFICIENT):
+        place = suspect.site
+        for line in range(place.line + 1, place.end_line + 1):
+            if (place.file, line) not in busy and sources.code(replace(place, line=line)).strip("()[]{}, "):
+                site = replace(place, line=line, end_line=line)
+                more.append(Suspect(suspect.score * PASSED_ON**2, site, f"part of what line {place.line} computes"))
     return sorted([*found, *more], key=lambda s: -round(s.score, 6))
 
 

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.whitebox import edits
+from pytest_envequiv.whitebox.arguments import handed, vectors
 from pytest_envequiv.whitebox.brackets import restoring
 from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.names import Programs, renamed
 from pytest_envequiv.whitebox.program import Op, read
 from pytest_envequiv.whitebox.sources import Silent, element_place
 from pytest_envequiv.whitebox.terms import missing
@@ -39,6 +41,7 @@ from pytest_envequiv.whitebox.trial import (
 SUFFICIENT = 0.5  # score of a value that could have been right in every row, by a relation nobody knows
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple
 CLIPPED = 0.85  # of one that is right once it is clipped: the clip may also stand in another place
+LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
 ENOUGH = 0.9  # score with which no costlier kind of change is tried any more
 
 NOISE = 0.02  # share of the largest correction by which a solved value may be off
@@ -81,8 +84,11 @@ def blame(
             _changed(trial, groups, restoring(trial)),
             _misnamed(trial, names),
             _unchanged(trial, silent),
+            _tried(trial, renamed(trial)),
+            _tried(trial, handed(trial)),
             _changed(trial, groups, edits.literals),
             _changed(trial, groups, edits.functions),
+            _changed(trial, single, vectors),
             _changed(trial, many, edits.variables),
             _angelic(trial, groups),
             _changed(trial, single, edits.variables),
@@ -100,10 +106,14 @@ def blame(
 
 
 def _sliced(trial: Trial, groups: Groups) -> Iterator[Suspect]:
+    """Where nothing explains the divergence: the more is written on a line, the more can be wrong there."""
+    written = Counter(_site(trial, group).line for group in groups if trial.program.ops[group[0]].name not in PASSING)
+    most = max(written.values(), default=1)
     for group in groups:
         passing = trial.program.ops[group[0]].name in PASSING
-        score = (0.05 if passing else 0.1) * _spectrum(trial, group)
-        yield Suspect(score, _site(trial, group), "the wrong field is computed here")
+        site = _site(trial, group)
+        score = 0.05 if passing else 0.05 + 0.05 * written[site.line] / most
+        yield Suspect(score * _spectrum(trial, group), site, "the wrong field is computed here")
 
 
 def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect]:
@@ -117,7 +127,11 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
             except Exception:  # a change the program cannot bear: it was no slip of this kind
                 continue
             if score > 0:
-                yield Suspect(score * edit.weight, _site(trial, group), edit.why)
+                whole = _site(trial, group)
+                parts = [element_place(whole, e, len(trial.program.ops[group[0]].inputs)) for e in edit.elements]
+                apart = [place for place in parts if place.line != whole.line]
+                yield from (Suspect(score * edit.weight, place, edit.why) for place in apart)
+                yield Suspect(score * edit.weight * (0.99 if apart else 1), whole, edit.why)
 
 
 def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
@@ -173,7 +187,7 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
         computed = any(trial.program.ops[number].name not in PASSING for number in trial.behind.get(output, ()))
         for place in (*names.get(output, ()), *(() if computed else names.get("", ()))):
             why = "it is given its name here" if computed else "it stands here, and nothing computes it"
-            yield Suspect(0.2 if computed else 0.6, place, why)
+            yield Suspect(0.06 if computed else 0.6, place, why)
         if expected.shape[1] != 1 or not (expected[rows] != expected[rows][0]).any():
             continue  # a constant is like too much
         for values, places in ((known, names.get(output, ())), (returned, names.get("", ()))):
@@ -216,13 +230,20 @@ def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
                     return op.run([np.asarray(f(v), np.asarray(v).dtype) if here else v for here, v in both])
 
                 if trial.explains(trial.edited(readers, change)):
-                    yield Suspect(0.95, line.place, f"{name} of it is right")
+                    yield Suspect(LOOSE, line.place, f"{name} of it is right")
             for name, place in trial.named_inputs():
                 if place == read_there or np.size(trial.values[place]) not in (1, np.size(trial.values[read_there])):
                     continue
                 others = {n: _instead(trial, n, read_there, inputs, place) for n in readers}
                 if trial.explains(trial.replaced(others)):
-                    yield Suspect(0.95, line.place, f"{name} in the place of what it passes on")
+                    yield Suspect(LOOSE, line.place, f"{name} in the place of what it passes on")
+
+
+def _tried(trial: Trial, programs: Programs) -> Iterator[Suspect]:
+    """Programs that were changed in several places at once, because of one line."""
+    for place, why, weight, values in programs:
+        if trial.explains(values):
+            yield Suspect(weight, place, why)
 
 
 def _instead(trial: Trial, number: int, old: int, inputs: Mapping[Any, int], place: int) -> Op:

@@ -20,11 +20,12 @@ Function = Callable[..., Any]
 @dataclass(frozen=True)
 class Edit:
     """One change of an operation, or other operations in the place of some. ``weight``: how likely such a slip is, next
-    to others that explain as much."""
+    to others that explain as much. ``elements``: of the list that the operation joins, those that are changed."""
 
     why: str
     change: Change | Others
     weight: float = 1.0
+    elements: tuple[int, ...] = ()
 
     def tried(self, trial: Trial, group: Sequence[int]) -> Mapping[int, Any]:
         """All values with the change made at every operation of the group."""
@@ -140,7 +141,7 @@ def _structure(op: Op) -> Iterator[Edit]:
         yield Edit("without the upper bound", _giving(lambda low, x, high: np.maximum(x, low)), 0.98)
     if op.name in ("concatenate", "stack") and len(op.inputs) <= 12:
         for a, b in combinations(range(len(op.inputs)), 2):
-            yield Edit(f"elements {a} and {b} exchanged", _exchanging(a, b))
+            yield Edit(f"elements {a} and {b} exchanged", _exchanging(a, b), 1.0, (a, b))
     if op.name == "convert_element_type":
         yield Edit("no rounding to another type", lambda o, v: [np.asarray(v[0])], 0.94)
     if op.name == "rev":
@@ -202,7 +203,7 @@ def _clip(trial: Trial, number: int) -> tuple[Atom, Atom, Atom] | None:
 def functions(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     """A function of the result that was forgotten."""
     op = trial.program.ops[group[0]]
-    if op.dtypes[0].kind == "f" and op.name not in PASSING:
+    if op.dtypes[0].kind == "f" and (op.name not in PASSING or op.name == "broadcast_in_dim"):  # an element of an array
         for name, function in FUNCTIONS.items():
             yield Edit(f"{name} of it is right", _then(function), 0.94)
 
@@ -217,17 +218,17 @@ def literals(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         old = float(value.ravel()[0])
         for other, why, weight in numbers_for(trial, old):
             if value.dtype.kind == "f" or not other % 1:
-                yield Edit(why, _with_number(slot, other), weight)
+                yield Edit(why, with_number(slot, other), weight)
         if value.dtype.kind == "f":
             for right, weight in solved(trial, partial(_run_with, trial, group, slot), old):
-                yield Edit(f"{right:.6g} in the place of {old:.6g}", _with_number(slot, right), weight)
+                yield Edit(f"{right:.6g} in the place of {old:.6g}", with_number(slot, right), weight)
 
 
 def _run_with(trial: Trial, group: Sequence[int], slot: int, number: float) -> dict[int, Any]:
-    return trial.edited(group, _with_number(slot, number))
+    return trial.edited(group, with_number(slot, number))
 
 
-def _with_number(slot: int, number: float) -> Change:
+def with_number(slot: int, number: float) -> Change:
     def change(op: Op, values: Sequence[Any]) -> list[Any]:
         given = list(values)
         given[slot] = np.full_like(np.asarray(given[slot]), number)
@@ -259,7 +260,7 @@ def _other_operands(trial: Trial, number: int) -> Iterator[Edit]:
     ops = trial.program.ops
     op, site = ops[number], ops[number].site
     assert site is not None  # only operations with a site are grouped
-    makers = {place: n for n, other in enumerate(ops) for place in other.outputs}
+    makers = trial.makers
     near = [o for o in ops if o.site is not None and (o.site.file, o.site.function) == (site.file, site.function)]
     known = {a: None for o in near for a in o.inputs if not isinstance(a, Constant) and makers.get(a, -1) < number}
     for slot, atom in enumerate(op.inputs):
@@ -292,7 +293,7 @@ def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     ops = [trial.program.ops[number] for number in group]
     site = ops[0].site
     assert site is not None  # only operations with a site are grouped
-    makers = {place: number for number, op in enumerate(trial.program.ops) for place in op.outputs}
+    makers = trial.makers
     known = [(name, [place] * len(ops)) for name, place in trial.named_inputs()]
     known += [(f"what line {line} reads", places) for line, places in calls.arguments(trial, site, len(ops))]
     known += [(f"what line {line} computes", places) for line, places in calls.named(trial, site, len(ops))]
@@ -301,14 +302,14 @@ def _variables_of_calls(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     ]
     seen: set[tuple[int, tuple[int, ...]]] = set()
     for slot, atom in enumerate(ops[0].inputs):
-        maker = None if isinstance(atom, Constant) or atom not in makers else trial.program.ops[makers[atom]].site
+        source = trial.source(atom)
+        maker = None if isinstance(source, Constant) or source not in makers else trial.program.ops[makers[source]].site
         if maker is not None and maker.line == site.line:
             continue  # part of the same expression: no variable
         own = np.asarray(atom.value) if isinstance(atom, Constant) else trial.values[atom]
         for name, places in known:
-            if (slot, tuple(places)) not in seen and _stands_for(
-                own, trial.values[places[0]], isinstance(atom, Constant)
-            ):
+            number = isinstance(atom, Constant) or own.size == 1
+            if (slot, tuple(places)) not in seen and _stands_for(own, trial.values[places[0]], number):
                 seen.add((slot, tuple(places)))
                 others = {
                     number: reading(op, slot, place, own) for number, op, place in zip(group, ops, places, strict=True)

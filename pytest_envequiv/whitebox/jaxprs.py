@@ -58,6 +58,21 @@ def site(equation: Any) -> Site | None:
         return None
 
 
+def callers(equation: Any) -> tuple[Site, ...]:
+    """The calls in the user's code that led to the innermost frame, the innermost first; () where JAX does not tell."""
+    try:
+        from jax._src import source_info_util
+
+        frames = list(source_info_util.user_frames(equation.source_info.traceback))[1:]
+        return tuple(
+            Site(f.file_name, f.start_line, f.end_line, f.start_column, f.end_column, f.function_name)
+            for f in frames
+            if not f.file_name.startswith(PACKAGE)
+        )
+    except Exception:  # as above
+        return ()
+
+
 def inner(equation: Any) -> list[Any]:
     """Every jaxpr among the parameters of an equation."""
     found = []

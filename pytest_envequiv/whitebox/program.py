@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from pytest_envequiv.whitebox.draws import NAMED
-from pytest_envequiv.whitebox.jaxprs import CALLS, Site, bind, closed, inner, site
+from pytest_envequiv.whitebox.jaxprs import CALLS, Site, bind, callers, closed, inner, site
 
 LOOPS = {"scan", "while"}
 
@@ -43,6 +43,7 @@ class Op:
     shapes: tuple[tuple[int, ...], ...]  # of the outputs
     dtypes: tuple[np.dtype[Any], ...]
     kind: str = ""  # of a draw
+    callers: tuple[Site, ...] = ()  # the calls that led to its site, the innermost first
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,12 @@ def flat(body: Any) -> Program:
                 for var, *choices in zip(equation.outvars, *branches, strict=True):
                     place = fresh()
                     choose = _choose_key if _is_key(var.aval) else _choose
-                    ops.append(_op("choose", (inputs[0], *choices), (place,), where, choose, {}, [var]))
+                    ops.append(_op("choose", (inputs[0], *choices), (place,), equation, where, choose, [var]))
                     outputs.append(place)
             else:
                 places = tuple(fresh() for _ in equation.outvars)
                 name, run = ("draw", _bound(equation)) if kind or primitive == "random_bits" else _runner(equation)
-                made = _op(name, tuple(inputs), places, where, run, equation.params, equation.outvars, kind or "")
-                ops.append(made)
+                ops.append(_op(name, tuple(inputs), places, equation, where, run, equation.outvars, kind or ""))
                 outputs = list(places)
             names.update(zip(equation.outvars, outputs, strict=True))
         return [atom(a) for a in part.jaxpr.outvars]
@@ -130,15 +130,16 @@ def _op(
     name: str,
     inputs: tuple[Atom, ...],
     outputs: tuple[int, ...],
+    equation: Any,
     where: Site | None,
     run: Callable[[Sequence[Any]], list[Any]],
-    params: Mapping[str, Any],
     variables: Sequence[Any],
     kind: str = "",
 ) -> Op:
+    params = {} if name == "choose" else equation.params
     shapes = tuple(tuple(v.aval.shape) for v in variables)
     dtypes = tuple(np.dtype(v.aval.dtype) if not _is_key(v.aval) else np.dtype(object) for v in variables)
-    return Op(name, inputs, outputs, where, run, params, shapes, dtypes, kind)
+    return Op(name, inputs, outputs, where, run, params, shapes, dtypes, kind, callers(equation))
 
 
 def _is_key(aval: Any) -> bool:

@@ -35,11 +35,16 @@ def code(place: Site) -> str:
 
 def nodes_of(file: str) -> tuple[ast.AST, ...]:
     """All nodes of a file's syntax tree; none where it cannot be read or parsed."""
-    return _nodes("".join(linecache.getlines(file)))
+    return nodes_in(text_of(file))
+
+
+def text_of(file: str) -> str:
+    """A file as it is now; "" where it cannot be read."""
+    return "".join(linecache.getlines(file))
 
 
 @lru_cache(maxsize=32)  # by the text, as a file may change while it is looked at
-def _nodes(text: str) -> tuple[ast.AST, ...]:
+def nodes_in(text: str) -> tuple[ast.AST, ...]:
     try:
         return tuple(ast.walk(ast.parse(text)))
     except SyntaxError:

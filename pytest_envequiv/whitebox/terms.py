@@ -23,6 +23,7 @@ FACTORS = 3  # of one term
 MOST_KNOWN = 20  # values of a call that products are made of
 TRIED = 3  # terms that are tried for an operation, those that fit best
 FITS = 0.9  # share of the divergence a term has to explain to be tried
+PLAIN = 1.005  # a term times nothing but one or minus one needs no other slip to be written
 STEP = 1e-2  # by how much of its size a value is moved
 FUNCTIONS = {"sin", "cos", "tan", "exp", "log", "sqrt", "tanh", "square", "integer_pow", "abs"}
 Function = Callable[..., Any]
@@ -93,7 +94,8 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
 
         words = " times ".join(factor.name for factor in term)
         for right, weight in solved(trial, run, float(share[at])):
-            yield Edit(f"{right:.6g} times {words} is missing", with_term(right), weight)
+            plain = PLAIN if abs(right) == 1 and weight == WRITTEN else 1.0
+            yield Edit(f"{right:.6g} times {words} is missing", with_term(right), weight * plain)
 
 
 def _slope(trial: Trial, number: int, output: Callable[[Mapping[int, Any]], np.ndarray], now: np.ndarray) -> np.ndarray:

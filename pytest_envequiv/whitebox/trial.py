@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.jaxprs import Traced
-from pytest_envequiv.whitebox.program import Constant, Op, Program, flat, read
+from pytest_envequiv.whitebox.program import Atom, Constant, Op, Program, flat, read
 
 EXPLAINED = 0.999  # share of rows mended, none broken, with which a change counts as an explanation
 MANY = 0.9  # of the rows in which some output is wrong: one that is wrong in so many can be solved for
@@ -67,6 +68,7 @@ class Trial:
         behind = dict(zip(case.traced.outputs, slices(self.program), strict=True))
         self.behind = {name: behind[name] for name in case.expected if name in behind}
         self.suspected = frozenset().union(*(self.behind[n] for n in case.wrong if n in self.behind))
+        self.makers = {place: number for number, op in enumerate(self.program.ops) for place in op.outputs}
         self.users: dict[int, list[int]] = {}
         for number, op in enumerate(self.program.ops):
             for atom in op.inputs:
@@ -110,6 +112,15 @@ class Trial:
             if name != "seed" and value.dtype.kind in "fiub" and value.size in (1, self.rows):
                 yield name.partition(".")[2], place
 
+    def source(self, atom: Atom) -> Atom:
+        """A value before it was only converted to another type."""
+        while not isinstance(atom, Constant) and atom in self.makers:
+            op = self.program.ops[self.makers[atom]]
+            if op.name != "convert_element_type":
+                break
+            atom = op.inputs[0]
+        return atom
+
     def shape_of(self, place: int) -> tuple[int, ...]:
         """The shape in which another number for each row can stand in a place that may hold one number for all."""
         value = np.asarray(self.values[place])
@@ -150,26 +161,27 @@ class Trial:
         return self._forward({}, others)
 
     def _forward(self, overlay: dict[int, Any], others: Others) -> dict[int, Any]:
-        queue = {*others}
-        for place in overlay:
-            queue.update(self.users.get(place, ()))
+        queue = sorted({*others, *(n for place in overlay for n in self.users.get(place, ()))})
+        queued = set(queue)
         ops = self.program.ops
+        values = _Layered(overlay, self.values)
         with np.errstate(all="ignore"):
             while queue:
-                number = min(queue)
-                queue.discard(number)
+                number = heappop(queue)
                 op = others.get(number, ops[number])
                 self.work += 1
                 if self.work > MOST_WORK:
                     raise Spent
                 if op.name == "draw" and self.case.draws:
                     continue  # what was drawn is given, whatever its bounds would be
-                given = [a.value if isinstance(a, Constant) else overlay.get(a, self.values.get(a)) for a in op.inputs]
-                made = op.run(given)
+                made = op.run([a.value if isinstance(a, Constant) else values[a] for a in op.inputs])
                 for place, value in zip(op.outputs, made, strict=True):
-                    overlay[place] = value
-                    queue.update(n for n in self.users.get(place, ()) if n > number)
-        return _Layered(overlay, self.values)
+                    values[place] = value
+                    for user in self.users.get(place, ()):
+                        if user > number and user not in queued:
+                            queued.add(user)
+                            heappush(queue, user)
+        return values
 
     def misses(self, values: Mapping[int, Any]) -> np.ndarray:
         """bool (outputs, B): where an output is not as expected."""
