@@ -1,6 +1,6 @@
 """What the engine without an API mends: one-slip copies of gymnax's classic control and of our Pong.
 
-    python benchmarks/repair.py [--sample N] [--seed S] [--order 1|2] [--seconds T] [--minutes T] [--output DIR] [NAME ...]
+    python benchmarks/repair.py [--sample N] [--seed S] [--order 1|2] [--seconds T] [--minutes M] [NAME ...]
 
 Of each pair ``--sample`` mutants that the suite catches (drawn from the seed; those it does not catch are replaced by
 others) are mended as ``envequiv-repair --engine offline`` would: the suite, groups, the engine, the gate, until green

@@ -171,13 +171,25 @@ def _recoded(value: np.ndarray, recode: Mapping[int, int]) -> np.ndarray:
     place = np.clip(np.searchsorted(known, value), 0, len(known) - 1)
     # A value never seen in play has no known counterpart, unless the code is a count from another start or downwards;
     # it is left alone and will show as a divergence.
-    unseen = value
-    for sign in (1, -1):
-        offset = codes - sign * known
-        if len(known) > 2 and (offset == offset[0]).all():
-            unseen = offset[0] + sign * np.asarray(value, np.int64)
-            break
+    unseen, count = value, _offset(recode)
+    if len(known) > 2 and count is not None:
+        unseen = count[0] + count[1] * np.asarray(value, np.int64)
     return np.where(known[place] == value, codes[place], unseen)
+
+
+def _offset(recode: Mapping[int, int]) -> tuple[int, int] | None:
+    """(start, 1) of a code that counts from another start, (start, -1) of one that counts downwards, else None."""
+    for sign in (1, -1):
+        starts = {code - sign * known for known, code in recode.items()}
+        if len(starts) == 1:
+            return starts.pop(), sign
+    return None
+
+
+def _clock(source: Source) -> bool:
+    """Of a count of steps no code is learned but another start: its values go on where those that were seen end, and
+    a port that counts them wrongly would be taken for one that counts in other units."""
+    return source.kind == "clock" or (source.kind == "state" and plain_name(source.name) == "clock")
 
 
 def plain_name(name: str) -> str:
@@ -295,6 +307,7 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
     scored = [entry for entry in scored if entry[0] >= ENOUGH]
     if not scored:
         recoded = [(s, found) for s, column in whole if (found := _code(column, flat)) is not None]
+        recoded = [(s, found) for s, found in recoded if not _clock(s) or _offset(found) is not None]
         if recoded:
             source, code = min(recoded, key=lambda entry: _preference(entry[0], name))
             return Link(name, leaf, (source,), code, how="value"), ""

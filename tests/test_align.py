@@ -43,3 +43,19 @@ def test_a_counter_that_does_not_start_anew_is_not_taken_for_the_clock():
         pairs = align.Pairs(State({"tick": ours}), {"observation": steps[:, None] % 2}, steps, State({name: steps}))
         found = align.propose({name: Leaf((), "int32")}, {"tick": Leaf((), "int32")}, pairs, {}, {})
         assert found.text() == {name: expected}
+
+
+def test_of_a_clock_no_code_is_learned_but_another_start():
+    """A port that counts its steps wrongly does not number them otherwise."""
+    steps = np.repeat(np.arange(40), 10)
+    counted = {"time": steps, "later": steps + 7, "left": 200 - steps, "fast": 2 * steps, "kind": 3 - 2 * (steps % 3)}
+    ours = {"elapsed_steps": steps, "kind": steps % 3}
+    reference = {name: Leaf((), "int32") for name in ours}
+
+    def of(field, name):
+        pairs = align.Pairs(State(ours), {"seen": steps[:, None] % 2}, steps, State({field: counted[name]}))
+        return align.propose({field: Leaf((), "int32")}, reference, pairs, {}, {}).text()[field]
+
+    assert of("time", "time") == "elapsed_steps" == of("time", "fast")
+    assert of("time", "later").startswith("elapsed_steps recoded") and of("t", "left").startswith("elapsed_steps rec")
+    assert of("kind", "kind") == "kind recoded {0: 3, 1: 1, 2: -1}", "a numbering is"

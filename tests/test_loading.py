@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from pytest_envequiv.backends import opening
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.errors import OpenError
 from pytest_envequiv.power.loading import loaded, name_of_module, reached, sources
@@ -87,6 +88,17 @@ def test_it_is_fast(cartpole):
     with loaded(NAME, None, file, source):
         pass
     assert time.perf_counter() - begin < alone + 0.2  # about 0.015 on an idle machine
+
+
+def test_what_is_installed_is_looked_through_once(monkeypatch):
+    """Of a search path: a search opens hundreds of edited targets."""
+    asked = []
+    monkeypatch.setattr(opening, "entry_points", lambda group: asked.append(group) or [])
+    monkeypatch.setattr(sys, "path", [*sys.path, "/nowhere"])
+    assert opening.kinds().keys() == opening.kinds().keys() and len(asked) == 1
+    sys.path.append("/elsewhere")
+    opening.kinds()
+    assert len(asked) == 2
 
 
 def test_an_import_that_fails_changes_nothing(cartpole, unchanged):

@@ -13,7 +13,9 @@ import importlib
 import importlib.util
 import inspect
 import re
-from importlib.metadata import entry_points
+import sys
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl
@@ -30,7 +32,13 @@ KINDS = ("gymnasium", "gymnax", "pgx", "brax", "pettingzoo", "process")
 def kinds() -> dict[str, Any]:
     """Kind -> a function that loads its module: ``open_name(rest, options)`` and ``claim(thing, name, options)``."""
     found = {kind: (lambda kind=kind: importlib.import_module(f"pytest_envequiv.backends.{kind}")) for kind in KINDS}
-    return found | {point.name: point.load for point in entry_points(group=GROUP) if point.name not in found}
+    return found | {point.name: point.load for point in _offered(tuple(sys.path)) if point.name not in found}
+
+
+@lru_cache(maxsize=8)
+def _offered(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What packages offer on a search path. Looking through all that is installed takes longer than to open a port."""
+    return tuple(entry_points(group=GROUP))
 
 
 def open_backend(name: Any, options: dict[str, Any] | None = None, like: Spec | None = None) -> Backend:

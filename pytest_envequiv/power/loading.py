@@ -169,9 +169,10 @@ class _Finder:
 
 def _module_of(file: str) -> ModuleType | None:
     path = os.path.realpath(file)
+    name = os.sep + os.path.basename(path)
     for module in list(sys.modules.values()):
         found = getattr(module, "__file__", None)
-        if not isinstance(found, str) or os.path.basename(found) != os.path.basename(path):
+        if not isinstance(found, str) or not (os.sep + found).endswith(name):
             continue
         if os.path.realpath(found) == path and module.__name__ in sys.modules:
             return module

@@ -11,7 +11,7 @@ import copy
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from pytest_envequiv.power.syntax import callee, number
@@ -35,6 +35,7 @@ class Mined:
     assigned   name -> the expressions that are assigned to it, passed as it or returned by a function of that name
     conditions comparisons and what is made of them
     called     names of the functions that are called
+    absent     of the numbers, those that the target has nowhere: the likeliest to be what a slip took away
     """
 
     numbers: tuple[float | int, ...] = ()
@@ -42,6 +43,13 @@ class Mined:
     assigned: Mapping[str, tuple[ast.expr, ...]] = field(default_factory=dict)
     conditions: tuple[ast.expr, ...] = ()
     called: frozenset[str] = frozenset()
+    absent: frozenset[float | int] = frozenset()
+
+    def beside(self, tree: ast.Module) -> Mined:
+        """The same, and what of it a target's source lacks."""
+        there = set(map(number, ast.walk(tree)))
+        absent = frozenset(self.numbers) - there
+        return replace(self, numbers=tuple(sorted(self.numbers, key=lambda n: n not in absent)), absent=absent)
 
 
 def mined(source: str, settings: Mapping[str, float] | None = None) -> Mined:

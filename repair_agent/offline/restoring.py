@@ -14,7 +14,7 @@ from repair_agent.offline.rules import CHEAP, RULES, Restored, numbers, operator
 
 def restored(code: Code, mined: Mined, blamed: Container[int]) -> Restored:
     """Edits that put back what is missing, with what they cost."""
-    numpy = numpy_of(code.tree)
+    numpy, mined = numpy_of(code.tree), mined.beside(code.tree)
     own = frozenset(n.name for n in code.tree.body if isinstance(n, ast.FunctionDef))
     fields = class_fields(code.tree)
     for node in ast.walk(code.tree):

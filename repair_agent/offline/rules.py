@@ -42,7 +42,8 @@ def numbers(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
         yield code.replaced("constant", node, written(other)), 1.3
     for rank, other in enumerate(mined.numbers[:MOST_NUMBERS]):
         near = value != 0 and 0.2 <= abs(other / value) <= 5
-        yield code.replaced("constant", node, written(other)), 1.6 + 0.02 * rank if near else 2.4 + 0.02 * rank
+        cost = 1.2 if other in mined.absent else 1.6 if near else 2.4
+        yield code.replaced("constant", node, written(other)), cost + 0.02 * rank
         if other and float(other) != 1.0:
             yield code.replaced("constant", node, written(-other)), 2.6 + 0.02 * rank
     for name in here.values:
@@ -139,7 +140,7 @@ def _terms(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
     for rank, name in enumerate(here.values):
         terms.setdefault(name, 3.4 + 0.01 * rank)
     for rank, value in enumerate(mined.numbers[:MOST_NUMBERS]):
-        terms.setdefault(written(value), 3.4 + 0.02 * rank)
+        terms.setdefault(written(value), (2.2 if value in mined.absent else 3.4) + 0.02 * rank)
     for term, cost in terms.items():
         other = term if _atomic(term) else f"({term})"
         total = f"{other} + {text}" if term in own else f"{text} + {other}"

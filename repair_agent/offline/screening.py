@@ -43,7 +43,7 @@ from repair_agent.offline.candidates import Candidate, candidates
 from repair_agent.offline.mining import Mined, mined
 from repair_agent.offline.transitions import Misses, Saved, elsewhere, gather, misses
 
-SLICE = 6  # rank of a line that is not blamed, but from which something wrong is computed
+SLICE = 6  # rank of a line that is not blamed, but from which something wrong is computed; no blamed one is below it
 ONE = 20.0  # seconds one candidate may take
 REOPENED = 12  # candidates that may be asked for saved transitions of their own
 TOLD = 0.3  # seconds between two signs of life
@@ -163,6 +163,8 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
     ref = None
     if part:
         end = time.monotonic() + job.seconds
+        with suppress(Exception):  # what the target imports, while part 0 asks the reference
+            open_backend(job.settings.target, options)
         while not place.exists():
             if time.monotonic() > end or (folder / "part-0.over").exists():
                 raise TimeoutError("the reference's answers did not come")
@@ -237,7 +239,7 @@ def _ranked(job: Job, case: Case, texts: dict[str, str], source: Mined, options:
     """The candidates of all files, the likeliest first: the same in every part."""
     blamed: dict[str, dict[int, int]] = {file: {} for file in texts}
     for rank, (file, line) in enumerate(job.blamed):
-        blamed[file].setdefault(line, rank)
+        blamed[file].setdefault(line, min(rank, SLICE))
     with suppress(Exception):  # a target that cannot be traced has no slice
         for file, line in _slice(open_backend(job.settings.target, options, case.saved.spec), case):
             if file in blamed:
@@ -286,7 +288,7 @@ class _Screen:
         """Whether nothing at all is missed any more (True), only what is wanted is not (False); None if it fails."""
         try:
             with _limited(ONE), self._loaded(candidate.file, text) as backend:
-                clean = mended(self.case, misses(self.case.saved, backend))
+                clean = mended(self.case, misses(self.case.saved, backend, lambda now: fails(self.case, now)))
                 if clean is None:
                     return None
                 looked_at = [*self.case.before] if clean else self.case.wanted
@@ -340,12 +342,15 @@ def mended(case: Case, now: Misses) -> bool | None:
     """True: nothing is missed any more. False: nothing that is wanted, and nothing that was right before. Else None."""
     if not any(rows.any() for rows in now.values()):
         return True
-    if any(now[name].any() for name in case.wanted if name in now) or not case.wanted:
-        return None
+    return None if not case.wanted or fails(case, now) else False
+
+
+def fails(case: Case, now: Misses) -> bool:
+    """Whether something is missed that is wanted, or that was right before."""
     for name, rows in now.items():
         was = case.before.get(name)
-        if was is None or len(was) != len(rows) or (rows & ~was).any():
-            return None
+        if rows.any() and (name in case.wanted or was is None or len(was) != len(rows) or (rows & ~was).any()):
+            return True
     return False
 
 

@@ -105,11 +105,14 @@ def gather(bench: Bench) -> Saved:
     return Saved(spec, asked, trouble, pair.target.spec.conventions.get("step") == "auto-reset", wide)
 
 
-def misses(saved: Saved, backend: Any) -> Misses:
-    """Where a target answers otherwise than the reference. Raises what tracing it raises."""
+def misses(saved: Saved, backend: Any, enough: Callable[[Misses], bool] = lambda _: False) -> Misses:
+    """Where a target answers otherwise than the reference; no more is asked once what is known is ``enough``. Raises
+    what tracing it raises."""
     found: Misses = {}
     for asked in saved.asked:
         found |= _answered(asked, backend)
+        if enough(found):
+            return found
     return found | declared(saved.spec, backend)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from repair_agent.offline.candidates import candidates
-from repair_agent.offline.mining import Words, mined, translated
+from repair_agent.offline.mining import Mined, Words, mined, translated
 
 REFERENCE = """
 import math
@@ -156,6 +156,17 @@ def test_a_slip_is_undone_by_one_of_the_first_candidates_of_its_line(right, wron
     first = [candidate.applied(broken) for candidate, _ in zip(found, range(250), strict=False)]
     # The same text, or one that computes the same: a sum in another order, the reference's own words.
     assert TARGET in first or any(values(text) == values(TARGET) for text in first)
+
+
+def test_a_number_of_the_reference_that_the_port_lacks_is_likely_to_be_the_one():
+    """Put in the place of another, and as a factor that was lost. Its expressions are not known."""
+    right = "jnp.cos(3 * state.position) * 0.0025"
+    for wrong, most in (("jnp.cos(3 * state.position) * 7.5", 60), ("jnp.cos(3 * state.position)", 250)):
+        broken = TARGET.replace(right, wrong, 1)
+        found = candidates(broken, "port.py", Mined(SOURCE.numbers), {line_of(right): 0})
+        texts = (candidate.applied(broken) for candidate in found)
+        rank = next(n for n, text in enumerate(texts) if values(text) == values(TARGET))
+        assert rank < most, (wrong, rank)
 
 
 def test_a_statement_of_the_reference_is_put_back():

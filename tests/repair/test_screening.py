@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 
 import cars
 import numpy as np
@@ -85,6 +86,24 @@ def test_an_action_space_of_another_size_is_seen_and_said(port):
     saved = asked(name)
     assert saved.asked == () and "action" in saved.trouble
     assert missed(saved, backend) == {"spec.action"}
+
+
+def test_no_more_is_asked_than_what_decides(saved, port):
+    """A candidate that is wrong in a step is not asked for a reset, and not for its spaces."""
+    _, wrong = port(("* 0.004", "* 0.006"))
+    found = misses(saved, wrong, lambda now: now["step.state.velocity"].any())
+    assert {name.partition(".")[0] for name in found} == {"step", "draws"} and found["step.state.velocity"].any()
+    assert misses(saved, wrong, lambda now: False).keys() == misses(saved, wrong).keys() > found.keys()
+
+
+def test_while_one_part_asks_the_reference_the_others_open_the_target(tmp_path, monkeypatch):
+    def opened(name, options):
+        (tmp_path / "saved.pickle").write_bytes(pickle.dumps(None))  # part 0's answer comes no sooner
+        raise ImportError(name)  # what does not open is the candidates' business
+
+    monkeypatch.setattr(screening, "open_backend", opened)
+    job = Job(Settings("car_reference", "port"), (), (), (), (), seconds=0.5)
+    assert screening._case(job, 1, tmp_path, {}) == (None, None)
 
 
 def case(**before) -> Case:
