@@ -42,7 +42,7 @@ from repair_agent.groups import groups
 from repair_agent.journal import Journal
 from repair_agent.offline.engine import Offline
 from repair_agent.prices import table
-from repair_agent.suite import Question, Run, judged
+from repair_agent.suite import COMPILED, Question, Run, judged
 from repair_agent.tree import guard, worktree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,6 +136,8 @@ def mend(port: Port, text: str, chosen: list[Mutant], folder: Path, options: arg
         (place / file).write_text(written, encoding="utf-8")
     for words in (["init", "-q"], ["add", "-A"], [*AUTHOR, "commit", "-qm", "a port with a slip"]):
         subprocess.run(["git", *words], cwd=place, check=True)
+    # No compiled program of an earlier mutant's repair, which ends in the same text, saves this one a second.
+    os.environ.update(COMPILED, JAX_COMPILATION_CACHE_DIR=str(folder / "compiled"))
     question = Question(port.ref, port.target)
     tree = worktree.open_worktree(place, (port.file,), "port", folder / "trees")
     run = judged(question, tree.root)

@@ -79,17 +79,17 @@ def reference(name: str) -> Any:
 
 
 def findings(judge: Judge) -> dict[str, Finding]:
-    """What the checks say, level by level, until one has failures."""
+    """What the checks say; those of L3 where the others are all EQUAL."""
     found: dict[str, Finding] = {}
     for level in LEVELS[:3]:
+        if level == "L3" and any(finding.word != EQUAL for finding in found.values()):
+            break
         for check in judge.checks:
             if check.level == level and check.subject != "honest":
                 said = judge.run(check.id)
                 blame = tuple(said.evidence.get("blame", ()))
                 about = (f"envequiv::{check.id}", check.id, level, check.subject, check.field)
                 found[check.id] = Finding(*about, said.word, said.summary, said.follows, None, blame)
-        if any(finding.word != EQUAL for finding in found.values()):
-            break
     return found
 
 
