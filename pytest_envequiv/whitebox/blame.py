@@ -24,6 +24,7 @@ from pytest_envequiv.whitebox.brackets import restoring
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.names import Programs, renamed
 from pytest_envequiv.whitebox.program import Op, read
+from pytest_envequiv.whitebox.solving import numbers_for, solve_values, solved
 from pytest_envequiv.whitebox.sources import Silent, element_place
 from pytest_envequiv.whitebox.terms import missing
 from pytest_envequiv.whitebox.trial import (
@@ -32,10 +33,7 @@ from pytest_envequiv.whitebox.trial import (
     Case,
     Spent,
     Trial,
-    numbers_for,
     scope,
-    solve_values,
-    solved,
 )
 
 SUFFICIENT = 0.5  # score of a value that could have been right in every row, by a relation nobody knows
@@ -190,12 +188,13 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
             yield Suspect(0.06 if computed else 0.6, place, why)
         if expected.shape[1] != 1 or not (expected[rows] != expected[rows][0]).any():
             continue  # a constant is like too much
-        for values, places in ((known, names.get(output, ())), (returned, names.get("", ()))):
+        own, everywhere = names.get(output, ()), names.get("", ())
+        for values, places, weight in ((known, own, 0.94), (returned, everywhere, 0.94), (known, everywhere, 0.93)):
             name = next((n for n, value in values if n != output and _is(trial, output, value)), None)
             if name is not None:
                 # The line that computes what is right is not at fault.
                 wrong = [place for place in places if name != f"what line {place.line} computes"]
-                yield from (Suspect(0.94, place, f"{name} is right") for place in wrong)
+                yield from (Suspect(weight - 1e-4 * n, place, f"{name} is right") for n, place in enumerate(wrong))
 
 
 def _is(trial: Trial, output: str, value: Any) -> bool:

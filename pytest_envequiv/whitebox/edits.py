@@ -12,7 +12,8 @@ import numpy as np
 
 from pytest_envequiv.whitebox import calls
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Atom, Constant, Op
-from pytest_envequiv.whitebox.trial import PASSING, Change, Others, Trial, numbers_for, scope, solved
+from pytest_envequiv.whitebox.solving import numbers_for, solved
+from pytest_envequiv.whitebox.trial import PASSING, Change, Others, Trial, scope
 
 Function = Callable[..., Any]
 

@@ -140,12 +140,13 @@ def named_places(files: Iterable[str], functions: Container[str], names: Contain
 
 
 def returned_places(files: Iterable[str], functions: Container[str]) -> list[Site]:
-    """Each element of the tuples some functions return, where it stands."""
+    """Each element of the tuples some functions return, where it stands; those that are no more than a name first."""
     found = []
     for file, function in functions_in(files, functions):
         for node in ast.walk(function):
             if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
-                found += [_place(file, e, function.name, e.lineno) for e in node.value.elts]
+                elements = sorted(node.value.elts, key=lambda e: not isinstance(e, ast.Name))
+                found += [_place(file, e, function.name, e.lineno) for e in elements]
     return found
 
 

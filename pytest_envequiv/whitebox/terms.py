@@ -17,7 +17,8 @@ import numpy as np
 from pytest_envequiv.whitebox import calls
 from pytest_envequiv.whitebox.edits import Edit
 from pytest_envequiv.whitebox.program import Op, read
-from pytest_envequiv.whitebox.trial import PASSING, WRITTEN, Trial, solved, target_of
+from pytest_envequiv.whitebox.solving import WRITTEN, solved, target_of
+from pytest_envequiv.whitebox.trial import PASSING, Trial
 
 FACTORS = 3  # of one term
 MOST_KNOWN = 20  # values of a call that products are made of

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pytest_envequiv.whitebox.jaxprs import Traced
-from pytest_envequiv.whitebox.trial import Case, Trial, solved, target_of, written
+from pytest_envequiv.whitebox.solving import solved, target_of, written
+from pytest_envequiv.whitebox.trial import Case, Trial
 
 
 def trial_of(function, meant, outputs: tuple[str, ...]) -> Trial:

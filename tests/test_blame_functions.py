@@ -1,0 +1,161 @@
+"""The line to blame in small functions: vectors made of others, elements of lists, what is returned, and where nothing
+explains the difference."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+from trials import case_of, line_of
+
+from pytest_envequiv.levels import blaming
+from pytest_envequiv.whitebox import trial as trials
+from pytest_envequiv.whitebox.arguments import handed
+from pytest_envequiv.whitebox.blame import Suspect, blame
+from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.trial import Trial
+
+
+def slope(y, mass):
+    return jnp.stack([y[:, 1], -mass * jnp.sin(y[:, 0])], 1)
+
+
+def heun(x, length, mass, force):
+    k1 = slope(x, mass)
+    k2 = slope(x + length * k1, mass)
+    return x + length * (k1 + 3 * k2)
+
+
+def heun_of_one(x, length, mass, force):
+    k1 = slope(x, mass)
+    k2 = slope(x + length * k1, mass)  # noqa: F841 -- that is the slip
+    return x + length * (k1 + 3 * k1)
+
+
+def heun_from_the_start(x, length, mass, force):
+    k1 = slope(x, mass)
+    k2 = slope(x, mass)
+    return x + length * (k1 + 3 * k2)
+
+
+def heun_without_slope(x, length, mass, force):
+    k1 = slope(x, mass)
+    k2 = slope(x + length, mass)
+    return x + length * (k1 + 3 * k2)
+
+
+VECTORS = {
+    "another vector": (heun_of_one, "return"),
+    "a factor is missing": (heun_without_slope, "k2 = "),
+    "what a call is handed": (heun_from_the_start, "k2 = "),
+}
+
+
+@pytest.mark.parametrize("kind", VECTORS)
+def test_a_vector_made_of_others(kind):
+    wrong, text = VECTORS[kind]
+    found = blame(case_of(wrong, heun), {}, {})
+    assert found[0].score > 0.9 and found[0].site.line == line_of(wrong, text), found[:3]
+
+
+def test_a_call_that_is_handed_the_right_thing_is_not_named():
+    trial = Trial(case_of(lambda *given: heun(*given) + 0.5, heun))
+    assert trial.diverging.any() and not [why for _, why, _, values in handed(trial) if trial.explains(values)]
+
+
+def listed(x, length, mass, force):
+    return jnp.stack(
+        [
+            jnp.sin(x[:, 0]),
+            x[:, 1],
+            jnp.cos(x[:, 0]),
+        ],
+        1,
+    )
+
+
+def listed_otherwise(x, length, mass, force):
+    return jnp.stack(
+        [
+            x[:, 1],
+            jnp.sin(x[:, 0]),
+            jnp.cos(x[:, 0]),
+        ],
+        1,
+    )
+
+
+def listed_as_it_is(x, length, mass, force):
+    def shown(first, second):
+        return jnp.array(
+            [
+                first,
+                second,
+                jnp.cos(first),
+            ]
+        )
+
+    return jax.vmap(shown)(x[:, 0], x[:, 1])
+
+
+def test_elements_that_are_exchanged_are_found_on_their_own_lines():
+    found = blame(case_of(listed_otherwise, listed), {}, {})
+    lines = {line_of(listed_otherwise, text) for text in ("x[:, 1],", "jnp.sin(")}
+    assert {s.site.line for s in found[:2]} == lines, found[:3]
+
+
+def test_an_element_that_should_have_been_a_function_of_itself():
+    found = blame(case_of(listed_as_it_is, listed), {}, {})
+    assert found[0].why == "sin of it is right" and found[0].site.line == line_of(listed_as_it_is, "    first,"), found[
+        :3
+    ]
+
+
+def ended(x, length, mass, force):
+    reward = x[:, 0] * force
+    over = x[:, 1] > length
+    return jnp.where(over, 1.0, 0.0), reward
+
+
+def ended_otherwise(x, length, mass, force):
+    reward = x[:, 0] * force
+    over = x[:, 1] > length
+    jnp.where(over, 1.0, 0.0)
+    return reward
+
+
+def test_what_is_returned_in_the_place_of_what_was_computed():
+    case = case_of(ended_otherwise, lambda *given: ended(*given)[0])
+    named, returned = Site(__file__, 1), Site(__file__, 2)
+    found = blame(case, {}, {"state.y": [named], "": [returned]})
+    assert [s.site.line for s in found[:2]] == [1, 2] and found[1].score > 0.9, found[:3]
+    assert "what line" in found[1].why
+
+
+def long(x, length, mass, force):
+    a = x[:, 0] + mass
+    b = a * x[:, 1] - length * a + force / a - a * a * x[:, 0]
+    return b - 0.5
+
+
+def test_where_nothing_explains_the_line_with_the_most_on_it_comes_first(monkeypatch):
+    monkeypatch.setattr(trials, "MOST_WORK", 0)
+    found = blame(case_of(lambda *given: long(*given) + 1.0, long), {}, {})
+    assert found[0].site.line == line_of(long, "b = a") and found[0].score <= 0.1, found[:3]
+
+
+def folded(x, length, mass, force):
+    return jnp.where(
+        x > length,
+        (3.0 - 1.0) / 4.0,
+        jnp.sin(x),
+    )
+
+
+def test_lines_of_an_expression_on_which_nothing_is_left_to_run_are_named_after_it():
+    traced = case_of(folded, folded).traced
+    first = line_of(folded, "jnp.where")
+    site = Site(__file__, first, first + 4)
+    lines = [s.site.line for s in blaming._with_idle([Suspect(0.95, site, "why")], traced)]
+    assert lines == [first, first + 2], lines
+    assert blaming._with_idle([Suspect(0.1, site, "why")], traced) == [Suspect(0.1, site, "why")]
