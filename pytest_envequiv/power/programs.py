@@ -18,10 +18,9 @@ from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
 from pytest_envequiv.backends.functional import JaxBackend, leaf_names
-from pytest_envequiv.whitebox.jaxprs import OnEquation, bind, closed, evaluate, walk
+from pytest_envequiv.whitebox.jaxprs import CALLS, OnEquation, bind, closed, evaluate, inner, walk
 
 Rows = dict[str, np.ndarray]
-CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat"}
 
 
 class Programs:
@@ -145,9 +144,7 @@ class Programs:
 def inlined(equation: Any, inputs: Any, on_equation: OnEquation | None = None) -> list[Any]:
     """One equation as it stands, or, of a call, each of those in it: ``on_equation`` of each, or this again."""
     if equation.primitive.name in CALLS:
-        body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-        if body is not None:
-            return evaluate(closed(body), inputs, on_equation or inlined)
+        return evaluate(closed(inner(equation)[0]), inputs, on_equation or inlined)
     return bind(equation, inputs)
 
 

@@ -105,7 +105,7 @@ def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
 
 # Primitives whose one body is run as it stands, on the equation's own inputs.
 CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"}
-CALLS |= {"remat", "remat2", "checkpoint"}
+CALLS |= {"remat", "remat2", "checkpoint", "custom_vmap_call"}
 
 OnEquation = Callable[[Any, Sequence[Any]], list[Any]]
 

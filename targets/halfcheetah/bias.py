@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 from targets.halfcheetah.model import GRAVITY, Body, Model, Parts
 from targets.halfcheetah.plane import Rotation, Twist, Vector, Wrench
-from targets.halfcheetah.tree import Bodies, Pose, parents, summed
+from targets.halfcheetah.tree import Pose, parents, summed
 
 
-def bias(model: Model, pose: Pose, motion: Bodies[Twist]) -> Bodies[Wrench]:
+def bias(model: Model, pose: Pose, motion: Parts[Twist]) -> Parts[Wrench]:
     """The wrench on each body that keeps all accelerations at zero while they move with ``motion``.
 
     With no joint accelerating, bodies turn at constant rates in the plane, so that the end of an arm r accelerates by

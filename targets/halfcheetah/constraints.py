@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from targets.halfcheetah.model import CONTACT, FRICTION, LIMIT, Body, Joint, Model, Parts, Sphere
 from targets.halfcheetah.plane import Number, Rotation, Twist, Vector
 from targets.halfcheetah.softness import drag_and_spring, hardness, offset
-from targets.halfcheetah.tree import Bodies, Pose
+from targets.halfcheetah.tree import Pose
 
 
 class Limit(NamedTuple):
@@ -46,7 +46,7 @@ def limits(joints: Joint, angles: Number, rates: Number) -> Limit:
     return Limit(side, offset(LIMIT, depth, side * rates), hardness(LIMIT, depth, joints.weight))
 
 
-def contacts(model: Model, pose: Pose, motion: Bodies[Twist]) -> Parts[Contact]:
+def contacts(model: Model, pose: Pose, motion: Parts[Twist]) -> Parts[Contact]:
     return Parts(*map(_contacts, model.bodies, model.spheres, pose.turn, pose.anchor, motion))
 
 

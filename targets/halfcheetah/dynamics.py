@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from targets.halfcheetah.bias import bias
 from targets.halfcheetah.constraints import contacts, limits
 from targets.halfcheetah.inertia import inertias
-from targets.halfcheetah.model import TIMESTEP, Model, Parts
+from targets.halfcheetah.model import TIMESTEP, Model
 from targets.halfcheetah.passive import dampers, motors, springs
 from targets.halfcheetah.plane import Number
-from targets.halfcheetah.solver import Problem, accelerations, pushes, residuals
+from targets.halfcheetah.solver import Problem, accelerations, forces
 from targets.halfcheetah.tree import Coordinates, outward, pose, solve
 
 
@@ -44,14 +44,8 @@ def advance(
     """
     given = problem(model, qpos, qvel, controls)
     found = accelerations(given, guess)
-    at = residuals(given, found)
-    wrenches, hinges = pushes(given, at, at)
-    qacc, _ = solve(
-        given.pose,
-        given.inertias,
-        given.own + TIMESTEP * model.joints.damping,
-        Parts(*(a + b for a, b in zip(given.wrenches, wrenches, strict=True))),
-        given.hinges + hinges,
-    )
+    wrenches, hinges = forces(given, found)
+    damped = given.own + TIMESTEP * model.joints.damping
+    qacc, _ = solve(given.pose, given.inertias, damped, wrenches, hinges)
     qvel = jax.tree.map(lambda rate, change: rate + TIMESTEP * change, qvel, qacc)
-    return jax.tree.map(lambda place, rate: place + TIMESTEP * rate, qpos, qvel), qvel, found.qacc
+    return jax.tree.map(lambda place, rate: place + TIMESTEP * rate, qpos, qvel), qvel, found.point.qacc

@@ -13,6 +13,7 @@ JAX's x64 mode, which ``with jax.enable_x64(True):`` switches on for a while).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -151,15 +152,33 @@ class HalfCheetah:
 
 def simulate(qpos: jax.Array, qvel: jax.Array, action: jax.Array, steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``steps`` time steps: (qpos, qvel, metres moved along x). The way moved is summed by itself: far from the origin
-    it would drown in the rounding of x."""
-    given = [_batch_last(array) for array in (qpos, qvel, action.astype(qpos.dtype))]
+    it would drown in the rounding of x. Under ``vmap`` it is the same as a call with a batch, which is several times
+    faster than what ``vmap`` would make of it."""
+    return _simulation(steps)(qpos, qvel, action)  # type: ignore[no-any-return]
+
+
+@cache
+def _simulation(steps: int) -> Any:
+    def together(size: int, batched: list[bool], *given: jax.Array) -> tuple[Any, tuple[bool, bool, bool]]:
+        whole = (a if there else jnp.broadcast_to(a, (size, *a.shape)) for a, there in zip(given, batched, strict=True))
+        return simulated(*whole), (True, True, True)
+
+    simulated = jax.custom_batching.custom_vmap(partial(_simulate, steps=steps))
+    simulated.def_vmap(together)
+    return simulated
+
+
+def _simulate(
+    qpos: jax.Array, qvel: jax.Array, action: jax.Array, steps: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    given = _batch_last(qpos), _batch_last(qvel), _batch_last(action.astype(qpos.dtype))
     batch = given[0].shape[-1]
     tile = TILE if jax.default_backend() == "cpu" and batch % TILE == 0 else batch
     if tile == batch:
         places, rates, moved = _tile(*given, steps)
     else:
         tiles = [array.reshape(len(array), -1, tile).swapaxes(0, 1) for array in given]
-        found = jax.lax.map(lambda each: _tile(*each, steps), tiles)
+        found = jax.lax.map(lambda each: _tile(each[0], each[1], each[2], steps), tiles)
         places, rates, moved = (array.swapaxes(0, -2).reshape(*array.shape[1:-1], batch) for array in found)
     return places.T.reshape(qpos.shape), rates.T.reshape(qvel.shape), moved.reshape(qpos.shape[:-1])
 

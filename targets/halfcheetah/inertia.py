@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from targets.halfcheetah.model import Body, Model, Parts
 from targets.halfcheetah.plane import Inertia, Rotation, Vector, at_point
-from targets.halfcheetah.tree import Bodies, Pose
+from targets.halfcheetah.tree import Pose
 
 
-def inertias(model: Model, pose: Pose) -> Bodies[Inertia]:
+def inertias(model: Model, pose: Pose) -> Parts[Inertia]:
     """Of each body about its anchor."""
     return Parts(*map(_inertia, model.bodies, pose.turn))
 

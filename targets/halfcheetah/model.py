@@ -120,7 +120,10 @@ def model_of(dtype: str) -> Model:
         Parts(body(of_torso), body(of_links)),
         Parts(spheres(ends[0], 4), spheres([pair[n] for n in (0, 1) for pair in ends[1:]], 2, 3, 2)),
         Joint(
-            *map(of_joints, ("armature", "damping", "stiffness", "rest")),
+            armature=of_joints("armature"),
+            damping=of_joints("damping"),
+            stiffness=of_joints("stiffness"),
+            rest=of_joints("rest"),
             low=of_joints("range", 0),
             high=of_joints("range", 1),
             weight=of_joints("weight"),

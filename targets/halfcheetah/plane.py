@@ -67,6 +67,9 @@ class Wrench(NamedTuple):
     def __add__(self, other: Wrench) -> Wrench:  # type: ignore[override]
         return Wrench(self.moment + other.moment, self.force + other.force)
 
+    def __sub__(self, other: Wrench) -> Wrench:
+        return Wrench(self.moment - other.moment, self.force - other.force)
+
     def from_(self, arm: Vector) -> Wrench:
         """The same wrench about the point that ``arm`` leads away from to get here."""
         return Wrench(self.moment + arm.turned.dot(self.force), self.force)

@@ -58,7 +58,7 @@ def sample(count: int, rng: np.random.Generator) -> States:
         qpos[here], qvel[here] = make(int(here.sum()), rng)
     action = rng.uniform(-1, 1, (count, HINGES))
     action = np.where(rng.random((count, 1)) < 0.5, np.sign(action), action)
-    return States(*(np.float32(v).astype(float) for v in (qpos, qvel)), np.float32(action), kind)
+    return States(np.float32(qpos).astype(float), np.float32(qvel).astype(float), action.astype(np.float32), kind)
 
 
 def _begun(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +235,8 @@ def report(errors: Errors) -> tuple[str, bool]:
 
 def joined(parts: list[Errors]) -> Errors:
     error = {key: np.concatenate([part.error[key] for part in parts]) for key in parts[0].error}
-    return Errors(*(np.concatenate([part[i] for part in parts]) for i in range(4)), error)
+    kind, rows, iterations, warm = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    return Errors(kind, rows, iterations, warm, error)
 
 
 def _named(quantile: float) -> str:

@@ -1,10 +1,10 @@
 """One trajectory of both sides, drawn over each other.
 
-    python -m targets.halfcheetah.render cheetah.gif [--steps 100] [--seed 0]
+    python -m targets.halfcheetah.render cheetah.gif [--steps 100] [--seed 0] [--plane]
 
-Both begin in the same state and run free under the same actions (slow waves), Gymnasium in blue and the port, in
-float32, in orange on top of it. It is a drawing of the plane the cheetah lives in, by matplotlib, which works where
-MuJoCo's renderer finds no OpenGL.
+Both begin in the same state and run free under the same actions (slow waves). MuJoCo's renderer draws Gymnasium's
+cheetah and over it the port's, in float32, blue and half transparent. ``--plane``, or where MuJoCo finds no OpenGL: a
+drawing of the plane the cheetah lives in, by matplotlib, which says how far apart they are.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pytest_envequiv.backends.protocol import State as Injected
-from targets.halfcheetah import reference
+from targets.halfcheetah import reference, scene
 from targets.halfcheetah.environment import State, make
 from targets.halfcheetah.model import HINGES, model_of
 from targets.halfcheetah.tree import coordinates, pose
 
+FPS = 20  # a step is a twentieth of a second
 VIEW = (-1.3, 1.5, -0.15, 1.75)  # m, from the torso along x and from the ground up
 SIDES = (("Gymnasium", "tab:blue", 13), ("port", "tab:orange", 6))  # name, colour, width of a line
 
@@ -38,7 +39,7 @@ def trajectories(steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     env, params = make()
     step = jax.jit(env.step_env)
     qpos = [state.fields["qpos"][0]], [np.asarray(theirs.qpos[0])]
-    for action in np.float32(waves)[:, None]:
+    for action in waves.astype(np.float32)[:, None]:
         state = Injected(backend.step(state, {"action": action}, np.zeros(1, int)).state.fields)
         theirs = step(jax.random.PRNGKey(0), theirs, jnp.asarray(action), params)[1]
         qpos[0].append(state.fields["qpos"][0])
@@ -59,6 +60,14 @@ def capsules(qpos: np.ndarray) -> np.ndarray:
     return np.concatenate(found).swapaxes(0, 2).swapaxes(1, 2)
 
 
+def film(path: Path, ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Writes a GIF in real time, of frames by MuJoCo. Raises scene.NoOpenGL."""
+    from PIL import Image
+
+    first, *others = map(Image.fromarray, scene.frames(ours, theirs))
+    first.save(path, save_all=True, append_images=others, duration=1000 // FPS, loop=0)
+
+
 def draw(path: Path, ours: np.ndarray, theirs: np.ndarray) -> None:
     """Writes a GIF in real time."""
     import matplotlib
@@ -74,7 +83,8 @@ def draw(path: Path, ours: np.ndarray, theirs: np.ndarray) -> None:
     lines = []
     for name, colour, width in SIDES:
         line = LineCollection([], colors=colour, linewidths=width, capstyle="round", label=name)
-        lines.append(axes.add_collection(line))
+        axes.add_collection(line)
+        lines.append(line)
     axes.legend(loc="upper left")
 
     def frame(t: int) -> list[Any]:
@@ -87,7 +97,7 @@ def draw(path: Path, ours: np.ndarray, theirs: np.ndarray) -> None:
         axes.set_title(f"step {t}, farthest coordinate {apart:.1e} apart")
         return lines
 
-    animation.FuncAnimation(figure, frame, frames=len(ours)).save(path, writer=animation.PillowWriter(fps=20))
+    animation.FuncAnimation(figure, frame, frames=len(ours)).save(path, writer=animation.PillowWriter(fps=FPS))
     pyplot.close(figure)
 
 
@@ -111,11 +121,17 @@ def main() -> None:
     parser.add_argument("path", type=Path, help="a .gif to write")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plane", action="store_true", help="a drawing by matplotlib, without MuJoCo's renderer")
     options = parser.parse_args()
     if options.path.suffix != ".gif" or options.steps < 1:
         parser.error("give a file that ends in .gif, and at least one step")
+    scene.choose_gl()
     ours, theirs = trajectories(options.steps, options.seed)
-    draw(options.path, ours, theirs)
+    try:
+        (draw if options.plane else film)(options.path, ours, theirs)
+    except scene.NoOpenGL as error:
+        print(f"{error}; drawn by matplotlib instead", file=sys.stderr)
+        draw(options.path, ours, theirs)
     print(
         f"wrote {options.path}: {options.steps} steps, {np.abs(ours - theirs).max():.1e} apart at most", file=sys.stderr
     )

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from targets.halfcheetah.constraints import Contact, Limit
 from targets.halfcheetah.model import FRICTION, SCALE, TOLERANCE, Parts
 from targets.halfcheetah.plane import Inertia, Number, Twist, Vector, Wrench, at_point
-from targets.halfcheetah.tree import Bodies, Coordinates, Pose, outward, solve
+from targets.halfcheetah.tree import Coordinates, Pose, outward, solve
 
 ITERATIONS = 20  # Newton steps at most; it takes 2 to 5
 SEARCHES = 4  # steps of a line search
@@ -31,9 +31,9 @@ class Problem(NamedTuple):
     ``hinges`` that do not depend on accelerations, and the rows that do."""
 
     pose: Pose
-    inertias: Bodies[Inertia]
+    inertias: Parts[Inertia]
     own: Number
-    wrenches: Bodies[Wrench]
+    wrenches: Parts[Wrench]
     hinges: Number
     limits: Limit
     contacts: Parts[Contact]
@@ -56,7 +56,14 @@ class Point(NamedTuple):
     """Accelerations that are tried: of the degrees of freedom, and of the bodies."""
 
     qacc: Coordinates
-    motion: Bodies[Twist]
+    motion: Parts[Twist]
+
+
+class Found(NamedTuple):
+    """Where the search ended. ``left``: how far that is from the end of the Newton step that was not worth taking."""
+
+    point: Point
+    left: Coordinates
 
 
 class Line(NamedTuple):
@@ -74,23 +81,37 @@ class Line(NamedTuple):
         return self.smooth + jnp.where(self.start < 0, self.hardness * self.change**2, 0.0).sum(0)
 
 
-def accelerations(problem: Problem, guess: Coordinates) -> Point:
+def accelerations(problem: Problem, guess: Coordinates) -> Found:
     """The minimum, or as near to it as MuJoCo goes: its search begins at ``guess`` or at what the accelerations would
     be without rows, whichever costs less, and ends where a Newton step promises to gain less than its tolerance."""
     start, rowless = _start(problem, Point(guess, outward(problem.pose, guess)))
 
-    def unfinished(carry: tuple[jax.Array, jax.Array, Point]) -> jax.Array:
+    def unfinished(carry: tuple[jax.Array, jax.Array, Found]) -> jax.Array:
         count, done, _ = carry
         return (count < ITERATIONS) & ~jnp.all(done)
 
-    def step(carry: tuple[jax.Array, jax.Array, Point]) -> tuple[jax.Array, jax.Array, Point]:
+    def step(carry: tuple[jax.Array, jax.Array, Found]) -> tuple[jax.Array, jax.Array, Found]:
         count, done, before = carry
-        after, ended = _newton(problem, before, done)
+        after, ended = _newton(problem, before.point, done)
         # A row of the batch that is done stays as it is, however long the others take.
         kept = jax.tree.map(lambda old, new: jnp.where(done, old, new), before, after)
         return count + 1, done | ended, kept
 
-    return jax.lax.while_loop(unfinished, step, (jnp.int32(0), rowless, start))[2]
+    begin = Found(start, jax.tree.map(jnp.zeros_like, start.qacc))
+    return jax.lax.while_loop(unfinished, step, (jnp.int32(0), rowless, begin))[2]
+
+
+def forces(problem: Problem, found: Found) -> tuple[Parts[Wrench], Number]:
+    """All forces together, the rows' included, where the search ended: (wrenches on bodies, moments at hinges).
+
+    That is M a - H left, H being M with the rows that push, since H left is the slope of the cost there. To ask each
+    row for its force would multiply what rounding left of J a + offset, where large numbers cancel, by its hardness.
+    """
+    stiff, own = _stiffened(problem, residuals(problem, found.point))
+    slope = map(Inertia.times, stiff, outward(problem.pose, found.left))
+    wrenches = map(Inertia.times, problem.inertias, found.point.motion)
+    hinges = problem.own * found.point.qacc.hinges - own * found.left.hinges
+    return Parts(*(w - s for w, s in zip(wrenches, slope, strict=True))), hinges
 
 
 def residuals(problem: Problem, point: Point) -> Residuals:
@@ -104,7 +125,7 @@ def residuals(problem: Problem, point: Point) -> Residuals:
     return Residuals(row.side * point.qacc.hinges + row.offset, Parts(*map(edges, problem.contacts, point.motion)))
 
 
-def pushes(problem: Problem, sides: Residuals, residuals: Residuals) -> tuple[Bodies[Wrench], Number]:
+def pushes(problem: Problem, sides: Residuals, residuals: Residuals) -> tuple[Parts[Wrench], Number]:
     """What the rows that push at ``sides`` push with at ``residuals``: (wrenches on bodies, moments at hinges)."""
 
     def wrench(contact: Contact, sides: Edges, r: Edges) -> Wrench:
@@ -132,17 +153,16 @@ def _start(problem: Problem, guess: Point) -> tuple[Point, jax.Array]:
     return jax.tree.map(lambda a, b: jnp.where(better & ~rowless, a, b), guess, free), rowless
 
 
-def _newton(problem: Problem, before: Point, done: jax.Array) -> tuple[Point, jax.Array]:
-    """(the point after one step, whether the search ends there). Those that are done need not be looked at."""
+def _newton(problem: Problem, before: Point, done: jax.Array) -> tuple[Found, jax.Array]:
+    """(where one step leads, whether the search ends there). Those that are done need not be looked at."""
     now = residuals(problem, before)
     offsets = Residuals(problem.limits.offset, Parts(*(_edges(row.normal, row.along) for row in problem.contacts)))
     wrenches, hinges = pushes(problem, now, offsets)
-    stiff = Parts(*map(_stiffness, problem.contacts, now.contacts))
-    own = problem.own + jnp.where(now.limits < 0, problem.limits.hardness, 0.0)
+    stiff, own = _stiffened(problem, now)
     full = Point(
         *solve(
             problem.pose,
-            Parts(*(a + b for a, b in zip(problem.inertias, stiff, strict=True))),
+            stiff,
             own,
             Parts(*(a + b for a, b in zip(problem.wrenches, wrenches, strict=True))),
             problem.hinges + hinges,
@@ -156,7 +176,16 @@ def _newton(problem: Problem, before: Point, done: jax.Array) -> tuple[Point, ja
     one = jnp.ones_like(line.smooth)
     length = jax.lax.cond(jnp.all(settled | near | done), lambda: one, lambda: _line_search(line))
     length = jnp.where(near, 0.0, jnp.where(settled, 1.0, length))
-    return jax.tree.map(lambda a, b: jnp.where(settled & ~near, b, a + length * (b - a)), before, full), settled | near
+    after = jax.tree.map(lambda a, b: jnp.where(settled & ~near, b, a + length * (b - a)), before, full)
+    left = jax.tree.map(lambda c: jnp.where(near, -c, 0.0), change.qacc)
+    return Found(after, left), settled | near
+
+
+def _stiffened(problem: Problem, residuals: Residuals) -> tuple[Parts[Inertia], Number]:
+    """M with the rows that push at these residuals: (inertias of bodies, of the hinges themselves)."""
+    stiff = map(_stiffness, problem.contacts, residuals.contacts)
+    own = problem.own + jnp.where(residuals.limits < 0, problem.limits.hardness, 0.0)
+    return Parts(*(a + b for a, b in zip(problem.inertias, stiff, strict=True))), own
 
 
 def _stiffness(contact: Contact, residuals: Edges) -> Inertia:

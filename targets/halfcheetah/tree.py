@@ -6,7 +6,7 @@ body's own anchor, the origin of its joint, where rounding is least.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from targets.halfcheetah.model import Model, Parts, in_legs, in_order
 from targets.halfcheetah.plane import Inertia, Number, Rotation, Twist, Vector, Wrench
 
-Bodies = Parts  # what there is one of for each body
 LEVELS = 3  # thighs, shins, feet
 
 
@@ -42,8 +41,8 @@ class Pose(NamedTuple):
     """How bodies are turned; ``anchor``: where their anchors are from the point of the ground below the torso's;
     ``arm``: of each link, from its parent's anchor to its own. In the world's axes, m."""
 
-    turn: Bodies[Rotation]
-    anchor: Bodies[Vector]
+    turn: Parts[Rotation]
+    anchor: Parts[Vector]
     arm: Vector
 
 
@@ -59,7 +58,7 @@ def pose(model: Model, qpos: Coordinates) -> Pose:
     return Pose(turn, Parts(torso, Vector(summed(torso.x, arm.x), summed(torso.z, arm.z))), arm)
 
 
-def outward(pose: Pose, rates: Coordinates) -> Bodies[Twist]:
+def outward(pose: Pose, rates: Coordinates) -> Parts[Twist]:
     """The motion of each body at these rates; of accelerations, what velocities add is left out (see bias.py)."""
     turn = summed(rates.angle, rates.hinges)
     swing = pose.arm.turned.times(parents(rates.angle, turn))
@@ -67,7 +66,7 @@ def outward(pose: Pose, rates: Coordinates) -> Bodies[Twist]:
     return Parts(Twist(rates.angle, Vector(rates.x, rates.z)), Twist(turn, move))
 
 
-def inward(pose: Pose, wrenches: Bodies[Wrench]) -> Coordinates:
+def inward(pose: Pose, wrenches: Parts[Wrench]) -> Coordinates:
     """The forces that hold a wrench on each body in balance: the transpose of ``outward``."""
     links = wrenches.links
     force = Vector(gathered(links.force.x), gathered(links.force.z))
@@ -83,7 +82,7 @@ def inward(pose: Pose, wrenches: Bodies[Wrench]) -> Coordinates:
     )
 
 
-def multiply(pose: Pose, inertias: Bodies[Inertia], own: Number, rates: Coordinates) -> Coordinates:
+def multiply(pose: Pose, inertias: Parts[Inertia], own: Number, rates: Coordinates) -> Coordinates:
     """The forces that accelerations take without velocities: the mass matrix, ``own`` being the inertia that each hinge
     has besides that of the bodies, times ``rates`` (RNEA, table 5.1)."""
     motion = outward(pose, rates)
@@ -93,15 +92,15 @@ def multiply(pose: Pose, inertias: Bodies[Inertia], own: Number, rates: Coordina
 
 
 def solve(
-    pose: Pose, inertias: Bodies[Inertia], own: Number, wrenches: Bodies[Wrench], hinges: Number
-) -> tuple[Coordinates, Bodies[Twist]]:
+    pose: Pose, inertias: Parts[Inertia], own: Number, wrenches: Parts[Wrench], hinges: Number
+) -> tuple[Coordinates, Parts[Twist]]:
     """The accelerations, and those of the bodies, under ``wrenches`` on the bodies and moments at the ``hinges``: the
     inverse of ``multiply``, the mass matrix never being formed (ABA, table 7.1, with the hinges' own inertia).
 
     Inward: what a body and all beyond it resist with at its anchor, the hinge yielding. Outward: how much it yields.
     """
 
-    def resist(beyond: tuple[Inertia, Wrench], link: tuple[Inertia, Wrench, Vector, Number, Number]) -> tuple:
+    def resist(beyond: tuple[Inertia, Wrench], link: tuple[Inertia, Wrench, Vector, Number, Number]) -> tuple[Any, Any]:
         inertia, wrench, arm, own, moment = link
         i, w = inertia + beyond[0], wrench + beyond[1]
         yields = 1.0 / (i.turn + own)
@@ -112,7 +111,7 @@ def solve(
         passed = Wrench(w.moment - i.turn * driven, w.force - i.mix.times(driven))
         return (across.from_(arm), passed.from_(arm)), (yields, driven, i.turn * yields, i.mix.times(yields))
 
-    def give(parent: Twist, link: tuple[Number, Number, Vector, Vector]) -> tuple:
+    def give(parent: Twist, link: tuple[Number, Number, Vector, Vector]) -> tuple[Any, Any]:
         driven, turn, mix, arm = link
         here = parent.at(arm)
         rate = driven - turn * parent.turn - mix.dot(here)

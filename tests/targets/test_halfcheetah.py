@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -9,10 +12,11 @@ pytest.importorskip("mujoco")
 
 import jax
 import jax.numpy as jnp
+from PIL import Image
 
 from pytest_envequiv.backends.protocol import State as Injected
 from pytest_envequiv.errors import OpenError
-from targets.halfcheetah import HalfCheetah, State, make, proof, reference
+from targets.halfcheetah import HalfCheetah, State, make, proof, reference, render, scene
 
 KEY = jax.random.PRNGKey(0)
 
@@ -104,14 +108,23 @@ def test_an_episode_is_truncated_and_begun_anew():
 
 
 def test_one_row_and_many_are_the_same():
-    """Also under vmap, which is how gymnax's users step."""
+    """Also under vmap, which is how gymnax's users step: that is the same call with a batch."""
     env, params = make(frame_skip=1)
     states = proof.sample(12, np.random.default_rng(2))
     rows = State(*(jnp.asarray(v, jnp.float32) for v in states[:2]), jnp.zeros(12, jnp.int32))
     action = jnp.asarray(states.action)
     together = jax.jit(env.step_env)(KEY, rows, action, params)[1]
-    mapped = jax.jit(jax.vmap(env.step_env, (None, 0, 0, None)))(KEY, rows, action, params)[1]
-    np.testing.assert_allclose(mapped.qvel, together.qvel, rtol=1e-4, atol=1e-3)
+
+    def mapped(rows, action, axes):
+        return jax.jit(jax.vmap(env.step_env, (None, *axes, None)))(KEY, rows, action, params)[1]
+
+    np.testing.assert_array_equal(mapped(rows, action, (0, 0)).qvel, together.qvel)
+    pairs = jax.tree.map(lambda leaf: leaf.reshape(6, 2, *leaf.shape[1:]), (rows, action))
+    np.testing.assert_array_equal(mapped(*pairs, (0, 0)).qvel.reshape(12, -1), together.qvel)
+    same = jax.jit(env.step_env)(KEY, rows, jnp.broadcast_to(action[0], action.shape), params)[1]
+    np.testing.assert_allclose(mapped(rows, action[0], (0, None)).qvel, same.qvel, rtol=1e-5, atol=1e-5)
+    one = jax.jit(env.step_env)(KEY, jax.tree.map(lambda leaf: leaf[3], rows), action[3], params)[1]
+    np.testing.assert_allclose(one.qvel, together.qvel[3], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +164,70 @@ def test_the_vector_face_steps_and_begins_anew():
     assert truncated.all() and info["_final_obs"].all() and abs(seen[:, :8]).max() <= 0.1
     assert (info["final_obs"] != seen).any(1).all()
     np.testing.assert_array_equal(envs.reset(seed=4)[0], first)
+
+
+def test_the_brax_face_is_stepped_as_its_wrappers_do():
+    """A scan over mapped steps; wrappers put entries of their own into info, and parts of other states into a state."""
+    from targets.halfcheetah.brax import HalfCheetahBrax
+
+    env = HalfCheetahBrax(ctrl_cost_weight=0.2, frame_skip=1)
+    assert (env.observation_size, env.action_size, env.dt, env.unwrapped) == (17, 6, 0.01, env)
+    begun = jax.vmap(env.reset)(jax.random.split(KEY, 4))
+    begun.info["first_obs"] = begun.obs
+    actions = jax.random.uniform(KEY, (2, 4, 6), minval=-1, maxval=1)
+
+    def step(state, action):
+        state = state.replace(done=jnp.zeros_like(state.done))
+        after = jax.vmap(env.step)(state, action)
+        return after, after.reward
+
+    last, rewards = jax.jit(lambda state: jax.lax.scan(step, state, actions))(begun)
+    plain, params = make(ctrl_cost_weight=0.2, frame_skip=1)
+    state, whole = begun.pipeline_state, jax.jit(plain.step_env)
+    for action, reward in zip(actions, rewards, strict=True):
+        seen, state, expected, _, info = whole(KEY, state, action, params)
+        np.testing.assert_allclose(reward, expected, rtol=1e-5)
+    np.testing.assert_allclose(last.obs, seen, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(last.metrics["reward_run"], info["reward_forward"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(last.info["first_obs"], begun.obs)
+    assert last.done.dtype == jnp.float32 and not last.done.any()
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_elsewhere_is_seen_in_the_scene():
+    """In a process of its own: MuJoCo looks for OpenGL once, when it is imported."""
+    program = """
+import sys
+import numpy as np
+from targets.halfcheetah import scene
+scene.choose_gl()
+qpos = np.zeros((2, 9)); other = qpos.copy(); other[1, :2] = 0.4, 0.5
+try:
+    together, apart = scene.frames(qpos, other)
+except scene.NoOpenGL as error:
+    print(error)
+    sys.exit(3)
+assert together.shape == (*scene.SIZE, 3) and together.dtype == np.uint8
+blue = [(f[..., 2] > f[..., 0].astype(int) + 60).sum() for f in (together, apart)]
+skin = [(f[..., 0] > f[..., 2].astype(int) + 20).sum() for f in (together, apart)]
+assert min(blue) > 3000 and skin[1] > skin[0] + 1000, (blue, skin)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode == 3:
+        assert "libosmesa6" in done.stdout
+        pytest.skip(done.stdout)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_opengl_the_plane_is_drawn(tmp_path, monkeypatch, capsys):
+    def frames(*_):
+        raise scene.NoOpenGL("MuJoCo finds no OpenGL (why): install libosmesa6, or set MUJOCO_GL")
+
+    monkeypatch.setattr(scene, "frames", frames)
+    monkeypatch.setattr(sys, "argv", ["render", str(tmp_path / "c.gif"), "--steps", "2"])
+    render.main()
+    with Image.open(tmp_path / "c.gif") as image:
+        assert image.n_frames == 3
+    assert "drawn by matplotlib instead" in capsys.readouterr().err
