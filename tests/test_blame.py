@@ -84,6 +84,12 @@ SLIPS = {
         "lc2**2) + i1",
     ),
     "a vector dropped": (ACROBOT, "dsdt(y0 + params.dt * k3,", "dsdt(params.dt * k3,"),
+    "a setting in the place of another, where it is only passed on": (
+        ACROBOT,
+        "m1, m2 = params.link_mass_1, params.link_mass_2",
+        "m1, m2 = params.link_com_pos_1, params.link_mass_2",
+    ),
+    "what a call is handed": (ACROBOT, "k4 = dsdt(y0 + params.dt * k3,", "k4 = dsdt(y0,"),
     "an element of a setting": (
         ACROBOT,
         "EnvParams(available_torque=jnp.array([-1.0, 0.0, +1.0]))",

@@ -22,7 +22,7 @@ from pytest_envequiv.whitebox import edits
 from pytest_envequiv.whitebox.arguments import handed, vectors
 from pytest_envequiv.whitebox.brackets import restoring
 from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.names import Programs, renamed
+from pytest_envequiv.whitebox.names import Programs, renamed, variables
 from pytest_envequiv.whitebox.program import Op, read
 from pytest_envequiv.whitebox.solving import numbers_for, solve_values, solved
 from pytest_envequiv.whitebox.sources import Silent, element_place
@@ -215,7 +215,8 @@ def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
     for op in ops:
         if op.name in PASSING and op.inputs and op.inputs[0] in inputs:
             inputs[op.outputs[0]] = inputs[op.inputs[0]]
-    for line in silent:
+    told = {(v.place.file, v.place.line) for together in variables(trial) for v in together}  # by their variables
+    for line in (line for line in silent if (line.place.file, line.place.line) not in told):
         sites = [(n, op.site) for n, op in enumerate(ops) if op.site is not None]
         users = [n for n, site in sites if site.file == line.place.file and site.line in line.used]
         for read_there in sorted({inputs[a] for n in users for a in ops[n].inputs if a in inputs}):
