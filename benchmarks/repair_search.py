@@ -118,10 +118,10 @@ def searched(port: Port, text: str, mutant: Mutant, folder: Path, ref: Any, seco
     group, tree = groups(run)[0], Worktree(folder, folder, "", "", (port.file,), folder)
     case = Case(question, tree, group, run, Budget(Limits(dollars=0), table()), Journal(folder / "trajectory.jsonl"))
     job = screening.Job.from_json(engine._job(case, [port.file], [], 1, 1e6))
-    began, found, at = time.process_time(), list[dict[str, Any]](), [-1]
+    began, found, at = time.process_time(), list[dict[str, Any]](), [0]
 
     def tell(kind: str, **values: Any) -> None:
-        at[0] = max(at[0], values.get("number", -1) % (1 << 30))
+        at[0] = max(at[0], values.get("number", 0) % (1 << 30))
         found.extend([values] if kind == "found" else [])
         spent = time.process_time() - began
         if (kind == "found" and values["clean"]) or spent > (SOON if found else 1) * seconds:

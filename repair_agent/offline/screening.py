@@ -16,7 +16,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from heapq import merge
@@ -86,11 +87,13 @@ class Case:
 
     saved    questions and answers; before: what the target misses of them as it is
     wanted   which of these misses belong to the checks that must turn
+    raised   (file, line) of the target's files in which it raised while it was opened, the innermost first
     """
 
     saved: Saved
     before: Misses = field(default_factory=dict)
     wanted: frozenset[str] = frozenset()
+    raised: tuple[tuple[str, int], ...] = ()
 
 
 class Slow(Exception):
@@ -176,7 +179,8 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
         try:
             target = open_backend(job.settings.target, options, ref.spec)
         except Exception as error:
-            case = Case(Saved(ref.spec, (), f"the target does not open: {error}"))
+            said = f"the target does not open: {error}"
+            case = Case(Saved(ref.spec, (), said), raised=raised(error, job.files))
         else:
             traceable = target.spec.traceable
             case = _held(job, _opened(job, ref, target), target) if traceable else None
@@ -187,6 +191,17 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
         (folder / "part-0.over").touch()
         raise
     return case, ref
+
+
+def raised(error: BaseException, files: Container[str]) -> tuple[tuple[str, int], ...]:
+    """(file, line) of the frames of an error and of its causes that are in some files, the innermost first."""
+    found: list[tuple[str, int]] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = traceback.walk_tb(cause.__traceback__)
+        found = [*found, *((os.path.realpath(f.f_code.co_filename), line) for f, line in frames)]
+        cause = cause.__cause__
+    return tuple(dict.fromkeys(place for place in reversed(found) if place[0] in files))
 
 
 def _opened(job: Job, ref: Any, target: Any) -> Saved:
@@ -238,14 +253,15 @@ def _reference(name: str, saved: Saved) -> Mined:
 def _ranked(job: Job, case: Case, texts: dict[str, str], source: Mined, options: dict[str, Any]) -> Iterator[Candidate]:
     """The candidates of all files, the likeliest first: the same in every part."""
     blamed: dict[str, dict[int, int]] = {file: {} for file in texts}
-    for rank, (file, line) in enumerate(job.blamed):
+    for rank, (file, line) in enumerate((*job.blamed, *case.raised)):
         blamed[file].setdefault(line, min(rank, SLICE))
     with suppress(Exception):  # a target that cannot be traced has no slice
         for file, line in _slice(open_backend(job.settings.target, options, case.saved.spec), case):
             if file in blamed:
                 blamed[file].setdefault(line, SLICE)
-    if not any(blamed.values()):
-        blamed = {file: dict.fromkeys(range(1, text.count("\n") + 2), SLICE) for file, text in texts.items()}
+    if case.raised or not any(blamed.values()):
+        for file, text in texts.items():
+            blamed[file] = dict.fromkeys(range(1, text.count("\n") + 2), SLICE) | blamed[file]
     each = [candidates(text, file, source, blamed[file]) for file, text in texts.items()]
     return merge(*each, key=lambda c: c.cost)
 

@@ -12,11 +12,14 @@ import pytest
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.contract import Contract
+from pytest_envequiv.errors import OpenError
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.verdict import Settings
 from repair_agent.offline import screening
+from repair_agent.offline.mining import Mined
 from repair_agent.offline.screening import Case, Job, mended
 from repair_agent.offline.transitions import RESETS, ROWS, Saved, gather, misses
+from repair_agent.suite import OPEN
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,26 @@ def test_a_slip_is_found_where_states_cannot_be_injected_at_first(port, folder, 
     saved, *_, found = search(name, folder, tmp_path, line, "L2-play-observation", "observation")
     assert "cannot be injected" in saved["why"]
     assert found["clean"] and "action - 1" in found["text"]
+
+
+def test_the_lines_that_raise_are_looked_at_first(tmp_path):
+    """A port that does not open is blamed by no check, but says where it failed."""
+    path = tmp_path / "port.py"
+    path.write_text("def inner(x):\n    return x + 'a'\n\n\ndef step(x):\n    return inner(x)\n\n\nSPEED = 0.5\n")
+    known: dict = {}
+    exec(compile(path.read_text(), path, "exec"), known)
+    with pytest.raises(OpenError) as caught:
+        try:
+            known["step"](1)
+        except TypeError as error:
+            raise OpenError("port: opening it raised") from error
+    places = screening.raised(caught.value, (str(path),))
+    assert places == ((str(path), 2), (str(path), 6)) and screening.raised(caught.value, ()) == ()
+    job = Job(Settings("car_reference", "port"), (str(path),), (), (OPEN,), ("pair",))
+    broken = Case(Saved(None, (), "the target does not open"), raised=places)  # type: ignore[arg-type]
+    ranked = list(screening._ranked(job, broken, {str(path): path.read_text()}, Mined((0.25,)), {}))
+    lines = [candidate.line for candidate in ranked]
+    assert lines[0] == 2 and lines.index(6) < lines.index(9), "and no line is left out"
 
 
 def test_two_slips_one_field_at_a_time(port, folder, tmp_path):
