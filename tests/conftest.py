@@ -33,10 +33,16 @@ sys.meta_path.insert(0, Finder)
 
 def pytest_configure(config):
     cache = getattr(config, "cache", None)
-    if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("xla")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if cache is None:
+        return
+    settings = {
+        "jax_compilation_cache_dir": str(cache.mkdir("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ.setdefault(name.upper(), str(value))  # the judges that tests start look here
 
 
 @pytest.fixture
