@@ -10,6 +10,7 @@ import ast
 import datetime
 import difflib
 import fnmatch
+import importlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ KNOWN: dict[str, set[str] | None] = {
     "live": {"rule"},
     "coverage": {"terminations", "truncations", "branches", "ignore"},
     "accept": {"check", "reason", "expires"},
-    "invariant": {"name", "rule"},
+    "invariant": {"name", "rule", "call"},
 }
 TOLERANCE = {"ratio", "atol", "rtol", "reason"}
 RATIO = 64.0
@@ -55,10 +56,12 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Invariant:
-    """Something that holds for every live state and its outputs: ``rule`` is an expression over their names."""
+    """Something that holds for every live state and its outputs: ``rule`` is an expression over their names, or
+    ``call`` a function, "module:function", of states, actions and what came after them."""
 
     name: str
-    rule: str
+    rule: str = ""
+    call: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,15 @@ def _accepted(entry: Mapping[str, Any], path: str) -> Accepted:
 
 
 def _invariant(entry: Mapping[str, Any], path: str) -> Invariant:
-    for key in ("name", "rule"):
-        if not entry.get(key):
-            raise ContractError(f"contract {path}: an [[invariant]] needs name and rule; {key!r} is missing")
+    if not entry.get("name") or bool(entry.get("rule")) == bool(entry.get("call")):
+        raise ContractError(f"contract {path}: an [[invariant]] needs a name, and either a rule or a call")
     if not re.fullmatch(r"\w+", entry["name"]):
         raise ContractError(f"contract {path}: invariant name {entry['name']!r}: letters, digits and _ only")
-    return Invariant(entry["name"], entry["rule"])
+    if entry.get("call") and not re.fullmatch(r"[\w.]+:\w+", entry["call"]):
+        raise ContractError(
+            f"contract {path}: invariant {entry['name']}: call = {entry['call']!r} is no module:function"
+        )
+    return Invariant(entry["name"], entry.get("rule", ""), entry.get("call", ""))
 
 
 FUNCTIONS = {
@@ -211,6 +217,32 @@ def holds(rule: str, values: Mapping[str, np.ndarray], where: str) -> np.ndarray
     rows = len(next(iter(values.values())))
     result = np.asarray(result, bool)
     return np.broadcast_to(result.reshape(len(result), -1).all(1) if result.ndim > 1 else result, (rows,))
+
+
+def called(
+    call: str,
+    side: str,
+    before: Mapping[str, np.ndarray],
+    action: Mapping[str, np.ndarray],
+    after: Mapping[str, np.ndarray],
+    where: str,
+) -> np.ndarray:
+    """bool[B]: rows for which the function "module:function" says that it holds. It is given the side, "reference" or
+    "target", and arrays with a row for each transition: the reference's state and action, and the fields that are
+    compared as they are after the step.
+
+    Raises ContractError for a function that is not there, that fails, or that gives anything else.
+    """
+    module, _, name = call.partition(":")
+    rows = len(next(iter(after.values())))
+    try:
+        result = np.asarray(getattr(importlib.import_module(module), name)(side, before, action, after))
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ContractError(f"{where}: call {call!r}: {type(error).__name__}: {text}") from error
+    if result.shape != (rows,) or result.dtype != bool:
+        raise ContractError(f"{where}: call {call!r} gave {result.dtype}{result.shape}, not bool({rows},)")
+    return result
 
 
 def named_in(rule: str | None, keys: Iterable[str]) -> frozenset[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -249,6 +251,64 @@ def test_an_invariant_is_tried_on_both_sides():
     assert verdicts["L1-invariant-still"].word == INCONCLUSIVE
     broken = one(judging.of("drift", "angle not wrapped", contract=contract), "L1-invariant-turn")
     assert broken.word == DIFFERENT and "target" in broken.summary
+
+
+LAWS = """
+import numpy as np
+
+def turns_little(side, before, action, after):
+    assert set(before) >= {"angle"} and len(action) == 1, (before, action)
+    return np.abs(after["heading"]) <= 3.1416
+
+def only_of_the_target(side, before, action, after):
+    return np.full(len(after["heading"]), side == "reference")
+
+def one_for_all(side, before, action, after):
+    return np.array(True)
+
+def fails(side, before, action, after):
+    raise KeyError("hedding")
+"""
+
+
+@pytest.fixture
+def laws(tmp_path, monkeypatch):
+    (tmp_path / "laws.py").write_text(LAWS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "laws", raising=False)
+    return lambda name: f'[[invariant]]\nname = "law"\ncall = "{name}"\n'
+
+
+def test_an_invariant_may_be_a_function(laws):
+    contract = laws("laws:turns_little")
+    assert one(judging.of("drift", contract=contract), "L1-invariant-law").word == EQUAL
+    broken = one(judging.of("drift", "angle not wrapped", contract=contract), "L1-invariant-law")
+    assert broken.word == DIFFERENT and "laws:turns_little" in broken.summary and "target" in broken.summary
+    assert one(judging.of("drift", contract=laws("laws:only_of_the_target")), "L1-invariant-law").word == DIFFERENT
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_laws:turns", "No module named 'no_laws'"),
+        ("laws:turns", "AttributeError.*turns"),
+        ("laws:fails", "KeyError.*hedding"),
+        ("laws:one_for_all", r"bool\(\), not bool"),
+    ],
+)
+def test_a_function_that_says_nothing_is_an_error_of_the_contract(laws, name, said):
+    with pytest.raises(ContractError, match=said):
+        one(judging.of("drift", contract=laws(name)), "L1-invariant-law")
+
+
+def test_an_isolated_target_s_code_is_not_called(laws):
+    contract = laws("laws:turns_little") + RULE.format("turn", "abs(heading) <= 3.1416")
+    judge = judging.opened("gymnax:CartPole-v1", "gymnax:CartPole-v1", contract=contract, isolate=True)
+    try:
+        assert [c.id for c in judge.checks if "invariant" in c.id] == ["L1-invariant-turn"]
+        assert any("left out (law)" in note for note in judge.pair.notes)
+    finally:
+        judge.close()
 
 
 def test_an_invariant_that_cannot_be_evaluated_says_what_it_may_use():

@@ -13,7 +13,7 @@ import numpy as np
 from pytest_envequiv.backends.protocol import Arrays, Outcome, State
 from pytest_envequiv.backends.suspect import faults
 from pytest_envequiv.bench import Bench
-from pytest_envequiv.contract import holds
+from pytest_envequiv.contract import called, holds
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Field
 from pytest_envequiv.stimuli import states
@@ -297,16 +297,19 @@ def round_trip(bench: Bench, check: Check) -> Verdict:
 def invariant(bench: Bench, check: Check) -> Verdict:
     """A rule of the contract, over live states and what was returned, on both sides."""
     pair = bench.pair
-    rule = next(i.rule for i in pair.contract.invariants if i.name == check.field)
+    declared = next(i for i in pair.contract.invariants if i.name == check.field)
+    where, said_so = f"invariant {check.field}", declared.rule or declared.call
     rows, ours, theirs = outcomes(bench)
-    for side in (pair.ref, pair.target):
-        values = {f.name: _own_value(pair, f, ours, theirs, rows, side is pair.ref) for f in pair.fields}
-        kept = holds(rule, values, f"invariant {check.field}")
+    for who in ("reference", "target"):
+        values = {f.name: _own_value(pair, f, ours, theirs, rows, who == "reference") for f in pair.fields}
+        if declared.rule:
+            kept = holds(declared.rule, values, where)
+        else:
+            kept = called(declared.call, who, rows.state.fields, rows.action, values, where)
         if not kept.all():
-            who = "reference" if side is pair.ref else "target"
-            text = f"{rule!r} does not hold for the {who} on {int((~kept).sum())} of {len(rows)} transitions"
-            return said(check, INCONCLUSIVE if side is pair.ref else DIFFERENT, text, (), {"transitions": len(rows)})
-    return said(check, EQUAL, f"{rule!r} holds on both sides", (), {"transitions": len(rows)})
+            text = f"{said_so!r} does not hold for the {who} on {int((~kept).sum())} of {len(rows)} transitions"
+            return said(check, INCONCLUSIVE if who == "reference" else DIFFERENT, text, (), {"transitions": len(rows)})
+    return said(check, EQUAL, f"{said_so!r} holds on both sides", (), {"transitions": len(rows)})
 
 
 def _own_value(pair: Any, field: Field, ours: Outcome, theirs: Outcome, rows: Rows, first: bool) -> np.ndarray:
