@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def plot_curves(curves: Mapping[str, Mapping[str, np.ndarray]], path: str | Path
     for name, curve in curves.items():
         ended = np.isfinite(curve["return"])
         axes.plot(curve["steps"][ended], curve["return"][ended], label=name)
-    axes.set(xlabel="environment steps", ylabel="mean return of the episodes that ended", title=title)
+    _label(axes, title)
     axes.legend()
     figure.savefig(path)
 
@@ -44,9 +45,16 @@ def plot_transfer(
         for values, style, side in zip(returns, ("-", "--"), ("reference", "target"), strict=True):
             share = np.arange(1, len(values) + 1) / max(len(values), 1)
             scores.step(np.sort(values), share, colour, linestyle=style, where="post", label=f"policy {number}, {side}")
-    learning.set(xlabel="environment steps", ylabel="mean return of the episodes that ended", title="learning")
+    _label(learning, "learning")
     scores.set(xlabel="return", ylabel="share of episodes with at most that", title="on both sides")
     for axes in (learning, scores):
         axes.legend(fontsize="small")
     figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=120)
+
+
+def _label(axes: Any, title: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.set(xlabel="environment steps", ylabel="mean return of the episodes that ended", title=title)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
