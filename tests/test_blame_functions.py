@@ -9,6 +9,7 @@ import pytest
 from trials import case_of, line_of
 
 from pytest_envequiv.levels import blaming
+from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox import trial as trials
 from pytest_envequiv.whitebox.arguments import handed
 from pytest_envequiv.whitebox.blame import Suspect, blame
@@ -130,6 +131,27 @@ def test_what_is_returned_in_the_place_of_what_was_computed():
     found = blame(case, {}, {"state.y": [named], "": [returned]})
     assert [s.site.line for s in found[:2]] == [1, 2] and found[1].score > 0.9, found[:3]
     assert "what line" in found[1].why
+
+
+def never(x, length, mass, force):
+    return 0.0 * x[:, 0]
+
+
+def test_where_always_the_same_is_right_what_is_returned_is_named_in_order():
+    places = [Site(__file__, line) for line in (9, 4, 3)]
+    found = blame(case_of(ended_otherwise, never), {}, {"state.y": places[:1], "": places[1:]})
+    lines = [s.site.line for s in found if s.why == "it is computed, and always the same is right"]
+    assert lines == [9, 4, 3], found
+
+
+def is_over(x):
+    return jnp.array(False)
+
+
+def test_what_a_function_of_that_name_returns_is_where_it_gets_its_name():
+    found = sources.named_places([__file__], set(), {"over"})
+    assert line_of(is_over, "return") in {place.line for place in found}
+    assert not sources.named_places([__file__], set(), {"overs"})
 
 
 def long(x, length, mass, force):

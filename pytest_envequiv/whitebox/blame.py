@@ -183,12 +183,16 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
         ):
             continue  # right in all these rows: another field of the family is what differs
         computed = any(trial.program.ops[number].name not in PASSING for number in trial.behind.get(output, ()))
-        for place in (*names.get(output, ()), *(() if computed else names.get("", ()))):
-            why = "it is given its name here" if computed else "it stands here, and nothing computes it"
-            yield Suspect(0.06 if computed else 0.6, place, why)
-        if expected.shape[1] != 1 or not (expected[rows] != expected[rows][0]).any():
-            continue  # a constant is like too much
         own, everywhere = names.get(output, ()), names.get("", ())
+        constant = not (expected[rows] != expected[rows][0]).any()
+        for n, place in enumerate((*own, *(() if computed and not constant else everywhere))):
+            why = "it is given its name here" if computed else "it stands here, and nothing computes it"
+            if computed and constant:
+                why = "it is computed, and always the same is right"
+            score = 0.6 if not computed else 0.2 if constant else 0.06
+            yield Suspect(score - 1e-4 * n, place, why)
+        if expected.shape[1] != 1 or constant:
+            continue  # a constant is like too much
         for values, places, weight in ((known, own, 0.94), (returned, everywhere, 0.94), (known, everywhere, 0.93)):
             name = next((n for n, value in values if n != output and _is(trial, output, value)), None)
             if name is not None:

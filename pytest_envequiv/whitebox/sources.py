@@ -6,8 +6,9 @@ import ast
 import inspect
 import linecache
 import os
+import re
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import FrameType
@@ -123,8 +124,9 @@ def functions_in(files: Iterable[str], names: Container[str]) -> Iterator[tuple[
                 yield file, node
 
 
-def named_places(files: Iterable[str], functions: Container[str], names: Container[str]) -> list[Site]:
-    """Where a value gets one of some names: keywords of calls, keys of dicts and assignments in some functions."""
+def named_places(files: Sequence[str], functions: Container[str], names: Container[str]) -> list[Site]:
+    """Where a value gets one of some names: keywords of calls, keys of dicts and assignments in some functions, and
+    what a function of that name returns (``is_terminated``)."""
     found = []
     for file, function in functions_in(files, functions):
         for node in ast.walk(function):
@@ -136,6 +138,11 @@ def named_places(files: Iterable[str], functions: Container[str], names: Contain
                 found += [_place(file, value, function.name, key.lineno) for key, value in named]
             elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in names for t in node.targets):
                 found.append(_place(file, node.value, function.name, node.lineno))
+    for file in files:
+        for function in (n for n in nodes_of(file) if isinstance(n, ast.FunctionDef)):
+            if re.sub("^_*(is_|get_|compute_)?", "", function.name) in names:
+                returned = (n for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None)
+                found += [_place(file, n.value, function.name, n.lineno) for n in returned if n.value is not None]
     return found
 
 
