@@ -245,9 +245,14 @@ def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
 
 def _tried(trial: Trial, programs: Programs) -> Iterator[Suspect]:
     """Programs that were changed in several places at once, because of one line."""
-    for place, why, weight, values in programs:
-        if trial.explains(values):
-            yield Suspect(weight, place, why)
+    try:
+        for place, why, weight, values in programs:
+            if trial.explains(values):
+                yield Suspect(weight, place, why)
+    except Spent:
+        raise
+    except Exception:  # a change the program cannot bear: what other kinds find must not be lost with it
+        return
 
 
 def _instead(trial: Trial, number: int, old: int, inputs: Mapping[Any, int], place: int) -> Op:
