@@ -181,3 +181,13 @@ def test_lines_of_an_expression_on_which_nothing_is_left_to_run_are_named_after_
     lines = [s.site.line for s in blaming._with_idle([Suspect(0.95, site, "why")], traced)]
     assert lines == [first, first + 2], lines
     assert blaming._with_idle([Suspect(0.1, site, "why")], traced) == [Suspect(0.1, site, "why")]
+
+
+def test_a_kind_that_fails_loses_nothing_that_others_find(monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError("of its own")
+        yield
+
+    monkeypatch.setattr("pytest_envequiv.whitebox.blame._settings", fails)
+    found = blame(case_of(heun_of_one, heun), {}, {})
+    assert found[0].score > 0.9 and found[0].site.line == line_of(heun_of_one, "return"), found[:3]

@@ -92,7 +92,7 @@ def blame(
             _changed(trial, single, edits.variables),
             _changed(trial, groups, missing),
         ):
-            for suspect in found:
+            for suspect in _borne(found):
                 key = (suspect.site.file, suspect.site.line)
                 if key not in best or suspect.score > best[key].score:
                     best[key] = suspect
@@ -101,6 +101,16 @@ def blame(
     # Of lines that explain as much, those of the port itself come before those of a library it builds on.
     sizes = Counter(op.site.file for op in trial.program.ops if op.site is not None)
     return sorted(best.values(), key=lambda s: (-round(s.score, 6), -sizes[s.site.file], s.site))
+
+
+def _borne(found: Iterator[Suspect]) -> Iterator[Suspect]:
+    """What one kind of change finds, up to one that the program cannot bear: what others find is not lost."""
+    try:
+        yield from found
+    except Spent:
+        raise
+    except Exception:
+        return
 
 
 def _sliced(trial: Trial, groups: Groups) -> Iterator[Suspect]:
@@ -245,14 +255,9 @@ def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
 
 def _tried(trial: Trial, programs: Programs) -> Iterator[Suspect]:
     """Programs that were changed in several places at once, because of one line."""
-    try:
-        for place, why, weight, values in programs:
-            if trial.explains(values):
-                yield Suspect(weight, place, why)
-    except Spent:
-        raise
-    except Exception:  # a change the program cannot bear: what other kinds find must not be lost with it
-        return
+    for place, why, weight, values in programs:
+        if trial.explains(values):
+            yield Suspect(weight, place, why)
 
 
 def _instead(trial: Trial, number: int, old: int, inputs: Mapping[Any, int], place: int) -> Op:
