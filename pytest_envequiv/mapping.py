@@ -1,6 +1,6 @@
 """How a pair's field map is found and tried: by playing both sides, by pushing fields, by injecting fresh states.
 
-``align.py`` says what a map is and proposes one from values; what has to be asked of the backends is here.
+``align.py`` proposes a map from values; what has to be asked of the backends is here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_envequiv import align
-from pytest_envequiv.align import Pairs, StateMap
+from pytest_envequiv.align import Pairs
 from pytest_envequiv.backends.protocol import REWARD, TERMINATED, TRUNCATED, Arrays, Outcome, State
+from pytest_envequiv.statemap import Link, Source, StateMap
 from pytest_envequiv.stimuli.play import seeds_for, shown
 from pytest_envequiv.whitebox.identity import shown as shown_fields
 
@@ -109,7 +110,7 @@ def _better_shown(pair: Pair, found: StateMap) -> StateMap:
         return found
     shows = shown_fields(pair.target.call("trace", lambda: pair.target.backend.traced("step")))  # type: ignore[attr-defined]
     rows = pair.sample.rows
-    sources: dict[str, dict[int, align.Source]] = {}
+    sources: dict[str, dict[int, Source]] = {}
     for target_name, name in pair.observations.items():
         for element, (field, place) in shows.get(target_name, {}).items():
             seen = np.asarray(rows.seen[name]).reshape(len(rows), -1)[:, element]
@@ -117,11 +118,11 @@ def _better_shown(pair: Pair, found: StateMap) -> StateMap:
             if source is not None:
                 sources.setdefault(field, {})[place] = source
 
-    def shown_as(name: str) -> align.Link | None:
+    def shown_as(name: str) -> Link | None:
         leaf, mine = pair.target.spec.fields[name], sources.get(name, {})
         size = int(np.prod(leaf.shape, dtype=int))
         order = tuple(mine[i] for i in range(size)) if len(mine) == size else ()
-        return align.Link(name, leaf, order, how="what is shown") if order else None
+        return Link(name, leaf, order, how="what is shown") if order else None
 
     if found.missing:
         pairs = [(link, shown_as(link.field)) for link in found.links]
@@ -167,17 +168,17 @@ def _agreement(pair: Pair, found: StateMap) -> float:
     return float(np.concatenate(alike).mean()) if alike else 0.0
 
 
-def _repeated(state: State, seen: np.ndarray) -> align.Source | None:
+def _repeated(state: State, seen: np.ndarray) -> Source | None:
     """The one element of the state that holds, in every row, what was seen."""
     matches = []
     for name, value in state.fields.items():
         columns = value.reshape(len(seen), -1)[:, :MOST_COLUMNS].astype(float)
         for element in np.flatnonzero(np.isclose(columns, seen[:, None], rtol=1e-6, atol=1e-7).all(0)):
-            matches.append(align.Source("state", name, int(element) if columns.shape[1] > 1 else None))
+            matches.append(Source("state", name, int(element) if columns.shape[1] > 1 else None))
     return matches[0] if len(matches) == 1 else None
 
 
-def _responses(pair: Pair) -> dict[str, tuple[align.Source, ...]]:
+def _responses(pair: Pair) -> dict[str, tuple[Source, ...]]:
     """Push fields on both sides, each in its own play, and match those whose pushes are answered alike."""
     names = list(pair.observations.values())
     theirs_named = {v: k for k, v in pair.observations.items()}
@@ -213,7 +214,7 @@ def _without_inert(pair: Pair, found: StateMap, pairs: Pairs | None) -> StateMap
         if _inert(pair, name, {link.field for link in found.links}):
             leaf, value = pair.target.spec.fields[name], begun.fields[name]
             constant = tuple(value[0].astype(float).ravel().tolist())
-            links.append(align.Link(name, leaf, (align.Source("constant", value=constant),), how="changing nothing"))
+            links.append(Link(name, leaf, (Source("constant", value=constant),), how="changing nothing"))
             del missing[name]
             pair.notes.append(f"state field {name!r} of the target changes no output; it is not compared")
     return _verified(pair, StateMap(tuple(links), missing, found.unread, found.ambiguous), pairs)

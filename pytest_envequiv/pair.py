@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pytest_envequiv import align, mapping, sharing, spaces
-from pytest_envequiv.align import StateMap
+from pytest_envequiv import mapping, sharing, spaces
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import (
     AGENT,
@@ -36,6 +35,7 @@ from pytest_envequiv.contract import Contract
 from pytest_envequiv.errors import BackendError
 from pytest_envequiv.seal import seal
 from pytest_envequiv.side import Side, packages_of
+from pytest_envequiv.statemap import Link, StateMap
 from pytest_envequiv.stimuli import draws as drawing
 from pytest_envequiv.stimuli.play import Play, Rows, play, seeds_for, shown
 from pytest_envequiv.verdict import Progress, Settings, silent
@@ -218,12 +218,12 @@ class Pair:
             scale = np.nan_to_num(np.nanmax(numbers, 0) - np.nanmin(numbers, 0), posinf=0.0)
         return Field(safe(name), role, ref, target, exact, eps, scale, live_only)
 
-    def _linked(self, link: align.Link, state: State, seen: Arrays, clock: np.ndarray) -> np.ndarray:
+    def _linked(self, link: Link, state: State, seen: Arrays, clock: np.ndarray) -> np.ndarray:
         """The reference's value of one linked field, not squeezed into the target's precision or range: a counter
         that overflows there has not overflowed here."""
         kind = link.leaf.dtype[0]
         dtype = link.leaf.dtype if link.recode or kind == "b" else "int64" if kind in "iu" else "float64"
-        wide = align.Link(link.field, type(link.leaf)(link.leaf.shape, dtype), link.sources, link.recode)
+        wide = Link(link.field, type(link.leaf)(link.leaf.shape, dtype), link.sources, link.recode)
         return StateMap((wide,), {}, (), {}).apply(state, seen, clock, clock, {}).fields[link.field]
 
     def reference_values(self, field: Field, ours: Outcome, clock: np.ndarray) -> np.ndarray:
