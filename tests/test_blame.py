@@ -13,7 +13,7 @@ from pytest_envequiv.levels import blaming
 from pytest_envequiv.power.loading import loaded, sources
 from pytest_envequiv.report import terminal
 from pytest_envequiv.verdict import DIFFERENT, Settings
-from pytest_envequiv.whitebox import trial
+from pytest_envequiv.whitebox.blame import trial
 
 pytest.importorskip("gymnax")
 CARTPOLE = ("gymnasium:CartPole-v1", "gymnax:CartPole-v1")

@@ -10,11 +10,11 @@ from trials import case_of, line_of
 
 from pytest_envequiv.levels import blaming
 from pytest_envequiv.whitebox import sources
-from pytest_envequiv.whitebox import trial as trials
-from pytest_envequiv.whitebox.arguments import handed
-from pytest_envequiv.whitebox.blame import Suspect, blame
+from pytest_envequiv.whitebox.blame import trial as trials
+from pytest_envequiv.whitebox.blame.arguments import handed
+from pytest_envequiv.whitebox.blame.ranking import Suspect, blame
+from pytest_envequiv.whitebox.blame.trial import Trial
 from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.trial import Trial
 
 
 def slope(y, mass):
@@ -188,6 +188,6 @@ def test_a_kind_that_fails_loses_nothing_that_others_find(monkeypatch):
         raise ZeroDivisionError("of its own")
         yield
 
-    monkeypatch.setattr("pytest_envequiv.whitebox.blame._settings", fails)
+    monkeypatch.setattr("pytest_envequiv.whitebox.blame.ranking._settings", fails)
     found = blame(case_of(heun_of_one, heun), {}, {})
     assert found[0].score > 0.9 and found[0].site.line == line_of(heun_of_one, "return"), found[:3]

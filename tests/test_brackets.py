@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_envequiv.whitebox import brackets
+from pytest_envequiv.whitebox.blame import brackets
+from pytest_envequiv.whitebox.blame.trial import Case, Trial
 from pytest_envequiv.whitebox.jaxprs import Traced
-from pytest_envequiv.whitebox.trial import Case, Trial
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**"}
 WORDS = {"Add": "add", "Sub": "sub", "Mult": "mul", "Div": "div", "Pow": "pow"}

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import pytest
 from trials import case_of, line_of
 
-from pytest_envequiv.whitebox.names import renamed, variables
-from pytest_envequiv.whitebox.trial import Trial
+from pytest_envequiv.whitebox.blame.names import renamed, variables
+from pytest_envequiv.whitebox.blame.trial import Trial
 
 
 def pull(x, length, mass, force):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pytest_envequiv.whitebox.blame.solving import solved, target_of, written
+from pytest_envequiv.whitebox.blame.trial import Case, Trial
 from pytest_envequiv.whitebox.jaxprs import Traced
-from pytest_envequiv.whitebox.solving import solved, target_of, written
-from pytest_envequiv.whitebox.trial import Case, Trial
 
 
 def trial_of(function, meant, outputs: tuple[str, ...]) -> Trial:

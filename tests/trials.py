@@ -7,8 +7,8 @@ import inspect
 import jax
 import numpy as np
 
+from pytest_envequiv.whitebox.blame.trial import Case
 from pytest_envequiv.whitebox.jaxprs import Traced
-from pytest_envequiv.whitebox.trial import Case
 
 ROWS = 64
 

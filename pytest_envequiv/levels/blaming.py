@@ -16,11 +16,11 @@ from pytest_envequiv.levels.beginnings import shared
 from pytest_envequiv.spaces import bare, bounds_apart, constants_apart, matched_spaces
 from pytest_envequiv.verdict import Check, Verdict
 from pytest_envequiv.whitebox import sources
-from pytest_envequiv.whitebox.blame import SUFFICIENT, Suspect, blame
+from pytest_envequiv.whitebox.blame.ranking import SUFFICIENT, Suspect, blame
+from pytest_envequiv.whitebox.blame.trial import PASSING, Case
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.jaxprs import Site, Traced
 from pytest_envequiv.whitebox.program import Constant, flat
-from pytest_envequiv.whitebox.trial import PASSING, Case
 
 ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them diverge, if there are as many
 SHORT = 16  # elements of an array of the reference's settings that are numbers to try

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.whitebox.edits import Edit
+from pytest_envequiv.whitebox.blame.edits import Edit
+from pytest_envequiv.whitebox.blame.names import Programs
+from pytest_envequiv.whitebox.blame.trial import PASSING, Trial
 from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.names import Programs
 from pytest_envequiv.whitebox.program import Constant, Op
-from pytest_envequiv.whitebox.trial import PASSING, Trial
 
 SUMS = {"add", "sub", "mul", "div"}
 MOST_VECTORS = 12

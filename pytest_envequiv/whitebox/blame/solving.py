@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.whitebox.blame.trial import Trial
 from pytest_envequiv.whitebox.program import read
-from pytest_envequiv.whitebox.trial import Trial
 
 MANY = 0.9  # of the rows in which some output is wrong: one that is wrong in so many can be solved for
 SOLVING = 8  # iterations to find a value with which the outputs are right

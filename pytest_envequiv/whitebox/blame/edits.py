@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.whitebox import calls
+from pytest_envequiv.whitebox.blame import calls
+from pytest_envequiv.whitebox.blame.solving import numbers_for, solved
+from pytest_envequiv.whitebox.blame.trial import PASSING, Change, Others, Trial, scope
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Atom, Constant, Op
-from pytest_envequiv.whitebox.solving import numbers_for, solved
-from pytest_envequiv.whitebox.trial import PASSING, Change, Others, Trial, scope
 
 Function = Callable[..., Any]
 

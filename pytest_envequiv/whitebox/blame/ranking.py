@@ -18,16 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.whitebox import edits
-from pytest_envequiv.whitebox.arguments import handed, vectors
-from pytest_envequiv.whitebox.brackets import restoring
-from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.names import Programs, renamed, variables
-from pytest_envequiv.whitebox.program import Op, read
-from pytest_envequiv.whitebox.solving import numbers_for, solve_values, solved
-from pytest_envequiv.whitebox.sources import Silent, element_place
-from pytest_envequiv.whitebox.terms import missing
-from pytest_envequiv.whitebox.trial import (
+from pytest_envequiv.whitebox.blame import edits
+from pytest_envequiv.whitebox.blame.arguments import handed, vectors
+from pytest_envequiv.whitebox.blame.brackets import restoring
+from pytest_envequiv.whitebox.blame.names import Programs, renamed, variables
+from pytest_envequiv.whitebox.blame.solving import numbers_for, solve_values, solved
+from pytest_envequiv.whitebox.blame.terms import missing
+from pytest_envequiv.whitebox.blame.trial import (
     EXPLAINED,
     PASSING,
     Case,
@@ -35,6 +32,9 @@ from pytest_envequiv.whitebox.trial import (
     Trial,
     scope,
 )
+from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.program import Op, read
+from pytest_envequiv.whitebox.sources import Silent, element_place
 
 SUFFICIENT = 0.5  # score of a value that could have been right in every row, by a relation nobody knows
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple

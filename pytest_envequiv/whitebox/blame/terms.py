@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.whitebox import calls
-from pytest_envequiv.whitebox.edits import Edit
+from pytest_envequiv.whitebox.blame import calls
+from pytest_envequiv.whitebox.blame.edits import Edit
+from pytest_envequiv.whitebox.blame.solving import WRITTEN, solved, target_of
+from pytest_envequiv.whitebox.blame.trial import PASSING, Trial
 from pytest_envequiv.whitebox.program import Op, read
-from pytest_envequiv.whitebox.solving import WRITTEN, solved, target_of
-from pytest_envequiv.whitebox.trial import PASSING, Trial
 
 FACTORS = 3  # of one term
 MOST_KNOWN = 20  # values of a call that products are made of

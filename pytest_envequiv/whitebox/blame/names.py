@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.whitebox.edits import FUNCTIONS, reading
+from pytest_envequiv.whitebox.blame.edits import FUNCTIONS, reading
+from pytest_envequiv.whitebox.blame.solving import numbers_for, solved
+from pytest_envequiv.whitebox.blame.trial import Trial
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Constant, Op
-from pytest_envequiv.whitebox.solving import numbers_for, solved
 from pytest_envequiv.whitebox.sources import nodes_in, text_of
-from pytest_envequiv.whitebox.trial import Trial
 
 POWERS = {"integer_pow", "square"}
 JOINED = {"concatenate", "stack"}  # of the elements of a list

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pytest_envequiv.whitebox.blame.trial import PASSING, Trial
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import Constant
-from pytest_envequiv.whitebox.trial import PASSING, Trial
 
 
 def operations(trial: Trial, site: Site, calls: int) -> Iterator[list[int]]:

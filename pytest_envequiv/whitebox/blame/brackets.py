@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.whitebox.edits import Edit, Kind
+from pytest_envequiv.whitebox.blame.edits import Edit, Kind
+from pytest_envequiv.whitebox.blame.trial import PASSING, Trial
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Atom, Constant, Op
-from pytest_envequiv.whitebox.trial import PASSING, Trial
 
 BINDS = {"add": 1, "sub": 1, "mul": 2, "div": 2, "pow": 3}
 POWERS = {"integer_pow": lambda op: op.params["y"], "square": lambda op: 2}  # of one operand, the other is known
