@@ -26,6 +26,7 @@ ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them
 SHORT = 16  # elements of an array of the reference's settings that are numbers to try
 NAMED = 10  # suspects in a report
 PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
+PART = 0.88  # at most, of a line of an expression on which no operation begins
 
 
 def suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[dict[str, Any]]:
@@ -132,7 +133,8 @@ def _with_idle(found: list[Suspect], traced: Traced) -> list[Suspect]:
         for line in range(place.line + 1, place.end_line + 1):
             if (place.file, line) not in busy and sources.code(replace(place, line=line)).strip("()[]{}, "):
                 site = replace(place, line=line, end_line=line)
-                more.append(Suspect(suspect.score * PASSED_ON**2, site, f"part of what line {place.line} computes"))
+                score = min(suspect.score * PASSED_ON**2, PART)
+                more.append(Suspect(score, site, f"part of what line {place.line} computes"))
     return sorted([*found, *more], key=lambda s: -round(s.score, 6))
 
 

@@ -40,6 +40,7 @@ SUFFICIENT = 0.5  # score of a value that could have been right in every row, by
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple
 CLIPPED = 0.85  # of one that is right once it is clipped: the clip may also stand in another place
 LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
+UNLIKE = 0.89  # of a setting of which the reference has another value, even if other things differ as well
 ENOUGH = 0.9  # score with which no costlier kind of change is tried any more
 
 NOISE = 0.02  # share of the largest correction by which a solved value may be off
@@ -166,8 +167,7 @@ def _setting(trial: Trial, name: str, place: int, element: int, site: Site) -> I
         return trial.rerun({place: changed})
 
     if known is not None:
-        # Not the same as the reference's: suspicious even if other things differ as well.
-        score = max(_score(*trial.verdict(run(known))), SUFFICIENT)
+        score = max(_score(*trial.verdict(run(known))), UNLIKE)
         yield Suspect(score, site, f"{name} is {known:g} in the reference, {before:g} here")
         return
     tried = list(numbers_for(trial, before))
