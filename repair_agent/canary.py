@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_envequiv.power.mutants import mutants
-from repair_agent.suite import OPEN, Question, judged, silent
+from repair_agent.suite import OPEN, Question, judged, never, silent
 from repair_agent.tree.worktree import CACHES, Worktree, allowed, git
 
 TRIES = 5
@@ -58,10 +58,12 @@ def canary(
     seconds: float | None = None,
     tell: Callable[[str], None] = silent,
     tries: int = TRIES,
+    stop: Callable[[], bool] = never,
 ) -> Canary:
     """Seeds one bug after the other into copies of the worktree until the suite finds one DIFFERENT.
 
-    That a bug keeps the pair from opening, or the suite from ending in ``seconds``, proves nothing.
+    That a bug keeps the pair from opening, or the suite from ending in ``seconds``, proves nothing. ``stop``: as of
+    ``judged``.
     """
     found = list(bugs(tree))
     random.Random(seed).shuffle(found)
@@ -69,13 +71,15 @@ def canary(
     quick = replace(question, profile="quick", options=(*question.options, "-x"))
     tried = []
     for bug in found[:tries]:
+        if stop():
+            break
         tell(f"seeding a bug: {bug.what}")
         with tempfile.TemporaryDirectory(prefix="envequiv-canary-") as place:
             top = Path(place) / "tree"
             shutil.copytree(tree.top, top, symlinks=True, ignore=shutil.ignore_patterns(".git", "target", *CACHES))
             root = top / tree.root.relative_to(tree.top)
             (root / bug.file).write_text(bug.source, encoding="utf-8")
-            run = judged(quick, root, seed=seed, seconds=seconds, output=Path(place) / "output")
+            run = judged(quick, root, seed=seed, seconds=seconds, output=Path(place) / "output", stop=stop)
         caught = [f.check for f in run.findings.values() if f.word == "DIFFERENT" and f.check != OPEN]
         if caught:
             return Canary(True, f"{caught[0]} catches the seeded bug {bug.what}")

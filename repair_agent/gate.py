@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from repair_agent.canary import canary
 from repair_agent.groups import Group
-from repair_agent.suite import OPEN, Question, Run, judged, silent
+from repair_agent.suite import OPEN, Question, Run, judged, place, silent
 from repair_agent.tree import guard
 from repair_agent.tree.extent import astray
 from repair_agent.tree.guard import Frozen
@@ -16,6 +20,7 @@ from repair_agent.tree.worktree import Worktree, diff, tip
 
 # A step may make the suite slower, but not without end.
 LEAST, FACTOR = 300.0, 20.0  # seconds; times the last run
+CANARY = 600.0  # seconds for one seeded bug, of which a suite needs a few until it notices
 
 
 class Step(Protocol):
@@ -93,25 +98,60 @@ def final(
         return Ruling(False, forbidden)
     if elsewhere := astray(question, tree.root):
         return Ruling(False, f"Python would not take the target from the worktree: {', '.join(elsewhere[:3])}")
-    run: Run | None = None
-    for seed in seeds:
-        tell(f"seed {seed}")
-        run = judged(question, tree.root, seed=seed, tell=tell, fresh=True)
-        if run.trouble:
-            return Ruling(False, f"seed {seed}: {run.trouble}", run)
-        lacking = tuple(c for c in dict.fromkeys((*run.expected, *expected)) if _word(run, c) != "EQUAL")
-        if lacking:
-            return Ruling(False, f"seed {seed}: {_still(run, lacking)}", run, regressed=lacking, seed=seed)
-        if not run.green:
-            return Ruling(False, f"seed {seed}: pytest ended with exit code {run.exit}", run)
-    if run is None:
+    if not seeds:
         return Ruling(False, "no seed was given to judge it by")
-    bird = canary(question, tree, seed=seeds[0], seconds=max(LEAST, FACTOR * run.seconds), tell=tell)
-    if not bird.caught:
-        return Ruling(False, bird.why, run)
-    if forbidden := _forbidden(question, tree, frozen):  # by the target, while it ran
-        return Ruling(False, forbidden, run)
-    return Ruling(True, f"every check is EQUAL on {len(seeds)} unseen seeds, and {bird.why}", run)
+    ruling = _together([
+        *(partial(_unseen, question, tree, seed, expected, tell) for seed in seeds),
+        partial(_watched, question, tree, seeds[0], tell),
+    ])  # fmt: skip
+    if ruling.accepted and (forbidden := _forbidden(question, tree, frozen)):  # by the target, while it ran
+        return Ruling(False, forbidden, ruling.run)
+    return ruling
+
+
+def _unseen(
+    question: Question,
+    tree: Worktree,
+    seed: int,
+    expected: Sequence[str],
+    tell: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> Ruling:
+    """Whether everything is EQUAL on one unseen seed, in a folder of its own."""
+    output = place(tree.root) / f"seed-{seed}"
+    run = judged(question, tree.root, seed=seed, tell=lambda line: tell(f"seed {seed}: {line}"), fresh=True,
+                 output=output, stop=stop)  # fmt: skip
+    if run.trouble:
+        return Ruling(False, f"seed {seed}: {run.trouble}", run)
+    lacking = tuple(c for c in dict.fromkeys((*run.expected, *expected)) if _word(run, c) != "EQUAL")
+    if lacking:
+        return Ruling(False, f"seed {seed}: {_still(run, lacking)}", run, regressed=lacking, seed=seed)
+    if not run.green:
+        return Ruling(False, f"seed {seed}: pytest ended with exit code {run.exit}", run)
+    return Ruling(True, "every check is EQUAL", run)
+
+
+def _watched(
+    question: Question, tree: Worktree, seed: int, tell: Callable[[str], None], stop: Callable[[], bool]
+) -> Ruling:
+    """Whether the suite catches a bug in what was repaired."""
+    bird = canary(question, tree, seed=seed, seconds=CANARY, tell=tell, stop=stop)
+    return Ruling(bird.caught, bird.why)
+
+
+def _together(parts: Sequence[Callable[[Callable[[], bool]], Ruling]]) -> Ruling:
+    """The first refusal, which ends the others, or all acceptances in one; as many side by side as there are cores."""
+    ended = threading.Event()
+    with ThreadPoolExecutor(max(1, min(len(parts), os.cpu_count() or 1))) as pool:
+        waiting = [pool.submit(part, ended.is_set) for part in parts]
+        try:
+            for future in as_completed(waiting):
+                if not future.result().accepted:
+                    return future.result()
+        finally:  # Ctrl-C too
+            ended.set()
+    *unseen, bird = [future.result() for future in waiting]
+    return Ruling(True, f"every check is EQUAL on {len(unseen)} unseen seeds, and {bird.why}", unseen[-1].run)
 
 
 def _forbidden(question: Question, tree: Worktree, before: Frozen) -> str:

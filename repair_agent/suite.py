@@ -113,6 +113,11 @@ def silent(_: str) -> None:
     """The live line that shows nothing."""
 
 
+def never() -> bool:
+    """The usual ``stop``."""
+    return False
+
+
 def judged(
     question: Question,
     root: Path,
@@ -123,11 +128,12 @@ def judged(
     tell: Callable[[str], None] = silent,
     fresh: bool = False,
     first: Sequence[str] = (),
+    stop: Callable[[], bool] = never,
 ) -> Run:
     """Run the suite in ``root``: all of it, or the ``checks`` that are named, or the levels ("L1").
 
     ``first``: checks that are run before the others; if none of them is EQUAL, the others are not run, which is
-    ``trouble``.
+    ``trouble``. ``stop``: asked while it runs; once it says so, what is left is not run, which is ``trouble`` too.
 
     It runs in a session of its own, which is gone when this returns, however it returns. ``seconds``: a limit, after
     which it is killed; ``output``: where counterexamples go (and where those of the last run are tried again first),
@@ -137,7 +143,7 @@ def judged(
     be started, and nothing for what the target does.
     """
     root = root.resolve()
-    output = output or _place(root)
+    output = output or place(root)
     output.mkdir(parents=True, exist_ok=True)
     wanted = tuple(c for c in checks if c != OPEN)  # it exists only where the pair does not open
     levels = tuple(c for c in wanted if c in LEVELS)
@@ -147,7 +153,7 @@ def judged(
         report, said = Path(scratch) / "report.json", Path(scratch) / "said.txt"
         argv = _arguments(question, wanted, seed, output, report, Path(scratch)) + _ordered(first, Path(scratch))
         began = time.monotonic()
-        code, ended = _run(argv, root, environment(question, root, fresh), said, seconds, tell, first)
+        code, ended = _run(argv, root, environment(question, root, fresh), said, seconds, tell, first, stop)
         spent = round(time.monotonic() - began, 3)
         text = said.read_text(encoding="utf-8", errors="replace")
         run = _told(report, question, root, wanted)
@@ -262,6 +268,7 @@ def _run(
     seconds: float | None,
     tell: Callable[[str], None],
     first: Sequence[str],
+    stop: Callable[[], bool],
 ) -> tuple[int, str]:
     """pytest's exit code, and why it was ended, if it was."""
     ended = ""
@@ -278,7 +285,9 @@ def _run(
                 if (line := _progress(said)) and line != shown:
                     shown = line
                     tell(line)
-                if first and _in_vain(said, first):
+                if stop():
+                    ended = "the suite was ended, as nobody waits for it any more"
+                elif first and _in_vain(said, first):
                     ended = "the others were not run, as none of the checks that came first is EQUAL"
                 elif deadline is not None and time.monotonic() > deadline:
                     ended = f"the suite was ended after {seconds:g} s, the time it was given"
@@ -341,7 +350,7 @@ def _last_words(text: str) -> str:
     return (errors or lines or [""])[-1][:500]
 
 
-def _place(root: Path) -> Path:
+def place(root: Path) -> Path:
     """Where a tree's counterexamples lie if nowhere else is asked for: the same for every run on it."""
     name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
     return _home() / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def scripted(repository, monkeypatch):
 
         def judged_(question, root, checks=(), **how):
             asked.append((tuple(checks or how.get("first", ())), how.get("seed")))
-            return next(told)
+            # Seeds are judged side by side, in no order of their own.
+            return says[how["seed"] - 7] if how.get("seed") else next(told)
 
         monkeypatch.setattr(gate, "judged", judged_)
         if text is not None:
@@ -131,22 +133,51 @@ GREEN = run_of(L1_reset_v="E", L2_play_v="E")
 def last(scripted, monkeypatch, *says, caught=True, **more):
     monkeypatch.setattr(gate, "canary", lambda *_, **__: Canary(caught, "the bird"))
     text = more.pop("text", None)
-    return scripted(GREEN, *says, text=text, act=gate.final, seeds=more.pop("seeds", (7, 8)), **more)
+    seeds = more.pop("seeds", range(7, 7 + len(says)))
+    return scripted(GREEN, *says, text=text, act=gate.final, seeds=seeds, **more)
 
 
 def test_the_last_word(scripted, monkeypatch):
     ruling = last(scripted, monkeypatch, GREEN, GREEN)
-    assert ruling.accepted and scripted.asked == [((), 7), ((), 8)]
+    assert ruling.accepted and sorted(scripted.asked) == [((), 7), ((), 8)]
+    assert ruling.why == "every check is EQUAL on 2 unseen seeds, and the bird" and ruling.run.green
     ruling = last(scripted, monkeypatch, GREEN, run_of(L1_reset_v="E", L2_play_v="D"))
     assert not ruling.accepted and ruling.why == "seed 8: L2-play-v is DIFFERENT: v is off"
-    assert not ruling.run.green and ruling.regressed == ("L2-play-v",)
+    assert not ruling.run.green and ruling.regressed == ("L2-play-v",) and ruling.seed == 8
     assert last(scripted, monkeypatch, replace(GREEN, exit=1)).why == "seed 7: pytest ended with exit code 1"
+    assert last(scripted, monkeypatch, replace(GREEN, trouble="it died")).why == "seed 7: it died"
     ruling = last(scripted, monkeypatch, GREEN, expected=("L2-play-gone",))
     assert ruling.why == "seed 7: L2-play-gone is MISSING: it is not there any more"
     ruling = last(scripted, monkeypatch, GREEN, GREEN, caught=False)
-    assert not ruling.accepted and ruling.why == "the bird" and ruling.run.green
+    assert not ruling.accepted and ruling.why == "the bird" and ruling.seed is None
     assert not last(scripted, monkeypatch, seeds=()).accepted
     assert "not accepted" in last(scripted, monkeypatch, text="GRAVITY = 1\n").why
+
+
+def test_the_first_refusal_ends_what_is_still_asked(scripted, monkeypatch):
+    """The other seed and the seeded bug are told to stop, and what they say afterwards counts no more."""
+
+    def waits(stop):
+        until = time.monotonic() + 60
+        while not stop():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def judged(question, root, **how):
+        if how["seed"] == 7:
+            waits(how["stop"])
+        return GREEN if how["seed"] == 7 else run_of(L2_play_v="D")
+
+    def canary(*_, stop, **__):
+        waits(stop)
+        return Canary(False, "ended")
+
+    tree, question = scripted.tree, Question("A", "port.env:Env")
+    monkeypatch.setattr(gate.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(gate, "judged", judged)
+    monkeypatch.setattr(gate, "canary", canary)
+    ruling = gate.final(question, tree, guard.frozen(question, tree), [7, 8])
+    assert not ruling.accepted and ruling.why == "seed 8: L2-play-v is DIFFERENT: v is off"
 
 
 # -- a real port -------------------------------------------------------------------------------------------------------

@@ -117,6 +117,13 @@ def test_the_others_are_not_run_if_none_that_comes_first_is_equal(tmp_path):
     assert judged(Question("A", "equal"), tmp_path, output=tmp_path / "out", first=first).green
 
 
+def test_a_run_that_nobody_waits_for_is_ended(tmp_path):
+    began = time.monotonic()
+    question, out = Question("hang-velocity", "equal"), tmp_path / "out"
+    found = judged(question, tmp_path, output=out, stop=lambda: time.monotonic() - began > 2)
+    assert time.monotonic() - began < 30 and "nobody waits for it" in found.trouble and not found.green
+
+
 def test_what_a_configuration_asks_for_does_not_narrow_the_run(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTEST_ADDOPTS", "--envequiv-levels=L1")
     (tmp_path / "root" / "pytest.ini").write_text("[pytest]\naddopts = -x -k nothing -n 2 --lf -q -m L2\n")
