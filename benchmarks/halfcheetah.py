@@ -3,11 +3,11 @@
     python benchmarks/halfcheetah.py [--batches 256 1024 4096 16384] [--seconds 3] [--sides NAME ...] [--rounds 3]
                                      [--patience 120]
 
-One env step is 0.05 s, five of MuJoCo's time steps, for everyone. Actions are uniform, drawn beforehand, new each step.
-Every row is a process of its own, which first plays 40 steps to leave its resets. The best of the rounds counts, each of
-so many seconds. A batch that would take a side longer than --patience seconds, by its rate at the batch before, is named
-and left out. "port x2" is the port's program on halves of the batch, in two threads. The peers are measured if they are
-installed: pip install -e '.[peers]'.
+One env step is 0.05 s, five of MuJoCo's time steps, for everyone. Actions are uniform, drawn beforehand, new each
+step. Every row is a process of its own, which first plays 40 steps to leave its resets. The best of the rounds counts,
+each of so many seconds. A batch that would take a side longer than --patience seconds, by its rate at the batch before,
+is named and left out. "port x2" is the port's program on halves of the batch, in two threads. The peers are measured
+if they are installed: pip install -e '.[peers]'.
 """
 
 from __future__ import annotations
