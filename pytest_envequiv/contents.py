@@ -91,6 +91,17 @@ def own(name: str) -> set[Path]:
     return {*paths, *(path for module, folder in own for path in _belonging(module, folder))}
 
 
+def needed(name: str) -> list[str]:
+    """The installed modules that the user's own files behind a name import when they are imported themselves.
+
+    Raises OpenError as ``files`` does.
+    """
+    modules, _, _ = parts(name)
+    own = [module for module, _ in _closure(_located(modules, name)) if not module.installed]
+    names = dict.fromkeys(n for module in own for n in _imports(module, _at_import(module)))
+    return [n for n in names if (found := find(n)) and found.installed]
+
+
 def package_hash(name: str) -> str:
     """One sha256 for all of ``files(name)``. Raises OpenError as they do."""
     return combined(files(name))
@@ -285,11 +296,12 @@ def _home(module: Module) -> Path | None:
     return module.file.parent if module.file.parent != module.root else None
 
 
-def _imports(module: Module) -> list[str]:
+def _imports(module: Module, nodes: list[ast.AST] | None = None) -> list[str]:
     """What a module's import statements name; of ``from a import b`` it is ``a.b`` if that is a module, else ``a``."""
+    nodes = _nodes(module) if nodes is None else nodes
     own = module.name.split(".") if module.package else module.name.split(".")[:-1]
     names = []
-    for node in _nodes(module):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -308,6 +320,16 @@ def _nodes(module: Module) -> list[ast.AST]:
         return list(ast.walk(ast.parse(module.file.read_bytes())))
     except (OSError, SyntaxError, ValueError):
         return []
+
+
+def _at_import(module: Module) -> list[ast.AST]:
+    """The part of a module's syntax tree that is run when it is imported: nothing within functions."""
+    found, waiting = [], _nodes(module)[:1]
+    while waiting:
+        found.append(node := waiting.pop())
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            waiting += ast.iter_child_nodes(node)
+    return found
 
 
 def _belonging(module: Module, folder: Path | None) -> Iterator[Path]:

@@ -61,9 +61,11 @@ def main() -> None:
     hello = read_frame(requests)
     limit_memory(hello["memory"])
     prepare(hello)
-    from pytest_envequiv.backends.suspect import faults
+    from pytest_envequiv.backends.suspect import faults, preload
 
     outside, broken = Outside(), seal()  # what is loaded by now is no news
+    if hello["watch"]:
+        preload(hello["name"])
     try:
         with listening(outside), watching() if hello["watch"] else contextlib.nullcontext(Watch()) as opening:
             backend = opened(hello)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -114,9 +115,23 @@ def open_suspect(settings: Settings, thing: Any, options: Mapping[str, Any], lik
             settings.target, options, like, timeout=PART * settings.timeout, memory=settings.memory, watch=watched
         )
         return Suspect(settings, thing, options, like, own, backend, backend.opening, outside)
+    if watched:
+        preload(settings.target)
     with listening(outside), watching() if watched else nullcontext(watch) as watch:
         backend = open_backend(settings.target if thing is None else thing, dict(options), like)
     return Suspect(settings, thing, options, like, own, walled(backend), watch.ran, outside)
+
+
+def preload(name: str) -> None:
+    """Imports what the user's own files behind a name need of the installed: to look at each function that these
+    libraries call while they are imported would take longer than all else, and is not what is asked."""
+    try:
+        modules = contents.needed(name)
+    except (OSError, OpenError):
+        return
+    for module in modules:
+        with suppress(Exception, SystemExit):  # the target will meet it itself, and be told so
+            importlib.import_module(module)
 
 
 def own_file(name: str, thing: Any) -> Path | None:
