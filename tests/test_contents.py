@@ -178,3 +178,17 @@ def test_it_is_light():
     code = "import sys; from pytest_envequiv import contents; contents.files('gymnax:CartPole-v1')\n"
     code += "assert not {'jax', 'gymnax', 'pytest', 'numpy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_is_imported_with_it_of_the_installed(tmp_path, monkeypatch):
+    """Of all files that are its own; not what a function imports once it is called, nor what is not there."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("")
+    (tmp_path / "mine" / "rules.py").write_text("import numpy.linalg\nimport nowhere_to_be_found\n")
+    (tmp_path / "mine" / "env.py").write_text(
+        "from scipy import stats\nfrom mine.rules import *\n"
+        "try:\n    import msgpack\nexcept ImportError:\n    pass\n"
+        "def play():\n    import pluggy\n"
+    )
+    assert sorted(contents.needed("mine.env:Env")) == ["msgpack", "numpy.linalg", "scipy.stats"]

@@ -12,6 +12,7 @@ import pytest
 from ports import drift, judging, maze, odd, stones
 from ports.judging import one, run
 
+from pytest_envequiv.backends import suspect
 from pytest_envequiv.errors import ContractError
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE
 
@@ -376,3 +377,9 @@ class MixedPort:
     def step(self, state, action):
         after = {**state, "small": state["small"] * 0.9}
         return after, jnp.stack([after["big"], after["small"]]), 0.0, jnp.zeros((), bool), jnp.zeros((), bool)
+
+
+def test_of_a_large_program_one_row_is_stepped_operation_by_operation(monkeypatch: pytest.MonkeyPatch):
+    assert judging.one(judging.of("drift"), "L1-jit-step").evidence["transitions"] == 4 + 4 + 4
+    monkeypatch.setattr(suspect, "LARGE", 1)
+    assert judging.one(judging.of("drift"), "L1-jit-step").evidence["transitions"] == 4 + 4 + 1

@@ -43,6 +43,7 @@ from pytest_envequiv.whitebox.jaxprs import walk
 
 PART = 0.9  # of the time a check may be silent: for an isolated answer, so that it is the target that is blamed
 LARGEST_SEED = 2**31
+EAGER, LARGE = 4, 1_000  # rows; operations of a step up to which that many are taken
 
 
 @dataclass
@@ -297,6 +298,16 @@ def _arrays(value: Any) -> list[np.ndarray]:
         return [value] if value.dtype.kind in "biuf" else []
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
     return [array for part in parts for array in _arrays(part)]
+
+
+def eager_rows(backend: Any) -> int:
+    """How many rows of a JAX program are stepped operation by operation: few, and only one of a large program, whose
+    every operation is compiled and started by itself (HalfCheetah's take 15 seconds a row)."""
+    try:
+        operations = sum(1 for _ in walk(backend.traced("step").closed))
+    except Exception:  # of another process, or it cannot be traced
+        return EAGER
+    return min(EAGER, max(1, EAGER * LARGE // max(1, operations)))
 
 
 def calls_back(backend: Any) -> bool:

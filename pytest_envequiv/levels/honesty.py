@@ -16,7 +16,7 @@ import numpy as np
 
 from pytest_envequiv.backends.isolated import IsolatedBackend
 from pytest_envequiv.backends.protocol import Outcome, State
-from pytest_envequiv.backends.suspect import calls_back, faults
+from pytest_envequiv.backends.suspect import calls_back, eager_rows, faults
 from pytest_envequiv.backends.watching import Ran, borrowed, installed, watching
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.comparison.fields import compare
@@ -29,7 +29,7 @@ from pytest_envequiv.stimuli.play import Rows, play
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Verdict
 
 LANES, STEPS = 32, 24  # episodes that are begun, and steps of each
-EAGER, CALLING = 4, 64  # rows that are stepped operation by operation; where the program calls back into Python
+CALLING = 64  # rows that are stepped operation by operation where the program calls back into Python
 MOST = 256  # rows of each source of L2 that are asked again
 SOURCES = ("play", "boundary", "limit")
 
@@ -103,7 +103,9 @@ def _ran(bench: Bench, side: Side) -> tuple[Ran, bool, str | None]:
     seed = bench.settings.seed + 41
     backend: Any = side.backend
     eager = hasattr(backend, "step_as")  # operation by operation: what was compiled runs without its Python code
-    few = play(side, LANES, 2, seed).rows.take(np.arange(CALLING if eager and calls_back(backend) else EAGER))
+    few = play(side, LANES, 2, seed).rows.take(
+        np.arange(CALLING if eager and calls_back(backend) else eager_rows(backend))
+    )
 
     def answers() -> list[Outcome]:
         if not eager:
