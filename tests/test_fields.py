@@ -156,6 +156,24 @@ def test_a_jump_at_a_threshold_has_its_own_rounding():
     assert fields._judged(pair, reward, above, jump).rows.all()
 
 
+def test_beyond_a_jump_rounding_is_as_large_as_before_it():
+    """A steep angle that is wrapped: what the pushes reach lies further beyond the edge than the port's answer."""
+
+    def judged(off):
+        def wrapped(shift, add=0.0):
+            return on("reward", lambda v, x: np.mod(500 * x * (1 + shift), 6.0) + add)
+
+        judge = judging.opened(Line(wrapped(0.0)), Line(wrapped(0.0)))
+        changing(judge, wrapped(12 * EPS, off))
+        rows = judge.bench.step("play").rows.take(np.zeros(8, int))
+        state = rows.state.edited(x=np.full(8, 0.6 * (1 - 10 * EPS)))  # the edge is at 0.6
+        rows = type(rows)(state, *[getattr(rows, n) for n in ("seen", "clock", "action", "seeds", "episode", "step")])
+        return compare(judge.pair, rows, *judge.pair.ask(rows))["reward"]
+
+    assert (judged(0.0).error > 5.9).all() and not judged(0.0).rows.any()
+    assert judged(-1e-9).rows.all()
+
+
 # -- whole numbers ---------------------------------------------------------------------------------------------------
 
 

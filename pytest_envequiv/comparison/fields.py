@@ -8,7 +8,7 @@ unless the reference's own answer flips within those ``ratio`` units: such a row
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,26 +157,38 @@ def calibrate(pair: Pair, rows: Rows, ours: Outcome, chosen: np.ndarray, hasty: 
 
 
 def _spread(pair: Pair, few: Rows, tape: Tape | None, hasty: bool) -> dict[str, np.ndarray]:
-    spread: dict[str, np.ndarray] = {}
     base = pair.ref.step(few.state.edited(), few.action, few.seeds, tape)
     reach = max((pair.contract.tolerance(f.name).ratio for f in pair.fields), default=64.0)
     patterns = 2 * len(_patterns(few))
     near, far = range(0, patterns, 2), range(patterns)  # far pushes go both ways, for thresholds
-    for distance, numbers in ((reach, range(2)),) if hasty else ((1.0, near), (reach, far)):
-        for push in numbers:
-            moved = pushed(pair, few, distance, push)
-            outcome = pair.ref.step(moved.state, moved.action, moved.seeds, tape)
-            for field in pair.fields:
-                x, y = _reference(pair, field, base, few), _reference(pair, field, outcome, few)
-                if field.exact:
-                    change = (x != y).astype(float)
-                else:
-                    with np.errstate(all="ignore"):
-                        change = np.abs(x.astype(float) - y.astype(float)) / distance
-                    change = np.where(np.isnan(change), np.inf, change)
-                    change[(x == y) | (np.isnan(x) & np.isnan(y))] = 0
-                spread[field.name] = np.maximum(spread.get(field.name, 0.0), change)
-    return spread
+    if hasty:
+        return _moved(pair, few, base, tape, reach, range(2))
+    slope = _moved(pair, few, base, tape, 1.0, near)
+    jump = _moved(pair, few, base, tape, reach, far)
+    # What is beyond a jump has its own rounding: an angle that is wrapped lands on the other side, and not at its edge.
+    beyond = {name: np.where(jump[name] > 2 * slope[name], slope[name], 0.0) for name in jump}
+    return {name: np.maximum(slope[name], jump[name]) + beyond[name] for name in jump}
+
+
+def _moved(
+    pair: Pair, few: Rows, base: Outcome, tape: Tape | None, distance: float, numbers: Iterable[int]
+) -> dict[str, np.ndarray]:
+    """How far each field moves at most if the inputs are pushed by ``distance`` units, divided by that."""
+    found: dict[str, np.ndarray] = {}
+    for push in numbers:
+        moved = pushed(pair, few, distance, push)
+        outcome = pair.ref.step(moved.state, moved.action, moved.seeds, tape)
+        for field in pair.fields:
+            x, y = _reference(pair, field, base, few), _reference(pair, field, outcome, few)
+            if field.exact:
+                change = (x != y).astype(float)
+            else:
+                with np.errstate(all="ignore"):
+                    change = np.abs(x.astype(float) - y.astype(float)) / distance
+                change = np.where(np.isnan(change), np.inf, change)
+                change[(x == y) | (np.isnan(x) & np.isnan(y))] = 0
+            found[field.name] = np.maximum(found.get(field.name, 0.0), change)
+    return found
 
 
 def _both(*parts: Calibration | None) -> Calibration:
