@@ -290,7 +290,7 @@ def _run(program: Program, traced: Traced, asked: Asked) -> tuple[dict[int, Any]
             if number not in needed:
                 continue
             inputs = [read(values, atom) if _known(values, atom) else None for atom in op.inputs]
-            if op.name == "draw" and op.kind and left is not None:
+            if op.name == "draw" and left is not None:
                 value, odd = _drawn(op, inputs, left, len(asked))
                 values[op.outputs[0]], strange = value, strange or odd
             elif op.name == "draw" or not any(v is None for v in inputs):
@@ -320,21 +320,22 @@ def _drawn(op: Op, inputs: Sequence[Any], left: list[Draw], rows: int) -> tuple[
     leaves ``left``."""
     shape, dtype = op.shapes[0], op.dtypes[0]
     low, high = (np.asarray(x, float) for x in LIMITS.get(op.kind, lambda v: (np.nan, np.nan))(inputs))
-    own = Draw(op.kind, shape[1:], low, high, np.zeros(0), np.zeros(0, bool), "")
+    kind = op.kind or "bits"
+    own = Draw(kind, shape[1:], low, high, np.zeros(0), np.zeros(0, bool), "")
     if np.size(low) and trivial(own):
         return np.broadcast_to(_wide(low, shape), shape).astype(dtype), False
     size = int(np.prod(shape[1:], dtype=int))
-    alike = [d for d in left if d.kind == op.kind and int(np.prod(d.shape, dtype=int)) == size]
+    alike = [d for d in left if d.kind == kind and int(np.prod(d.shape, dtype=int)) == size]
     alike.sort(key=lambda d: not _same_bounds(d, low, high, rows))
     unit = np.random.default_rng(11).random(shape)
     with np.errstate(all="ignore"):
         anything = np.nan_to_num(_wide(low, shape) + unit * (_wide(high, shape) - _wide(low, shape)))
     if not alike:
-        return (anything if op.kind != "bernoulli" else unit < _wide(low, shape)).astype(dtype), True
+        return (anything if kind != "bernoulli" else unit < _wide(low, shape)).astype(dtype), True
     taken = alike[0]
     left.remove(taken)
     value = np.asarray(taken.value).reshape(shape)
-    if op.kind == "bernoulli":  # kept as the uniform number that decides it
+    if kind == "bernoulli":  # kept as the uniform number that decides it
         value = value < _wide(low, shape)
     present = np.asarray(taken.present).reshape(-1, *[1] * (len(shape) - 1))
     return np.where(present, value, anything).astype(dtype), not _same_bounds(taken, low, high, rows)

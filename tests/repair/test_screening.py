@@ -68,6 +68,20 @@ def test_a_right_target_misses_nothing(saved, port):
 
 
 @pytest.mark.parametrize(
+    "ref, target",
+    [
+        ("gymnasium:Pendulum-v1", "gymnax:Pendulum-v1"),  # uniform numbers
+        ("targets.pong.reference", "targets.pong"),  # words of bits
+    ],
+)
+def test_a_right_port_is_given_the_reference_s_draws(ref, target):
+    pair = Pair(Settings(ref, target), Contract())
+    found = misses(gather(Bench(pair)), pair.target.backend)
+    assert {"reset.observation", "step.observation", "draws.reset"} <= found.keys()
+    assert {name: int(rows.sum()) for name, rows in found.items() if rows.any()} == {}
+
+
+@pytest.mark.parametrize(
     "right, wrong, expected",
     [
         ("* 0.004", "* 0.006", {"step.state.velocity", "step.state.position", "step.observation"}),
