@@ -20,7 +20,6 @@ from repair_agent.tree.worktree import Worktree, diff, tip
 
 # A step may make the suite slower, but not without end.
 LEAST, FACTOR = 300.0, 20.0  # seconds; times the last run
-CANARY = 600.0  # seconds for one seeded bug, of which a suite needs a few until it notices
 
 
 class Step(Protocol):
@@ -58,7 +57,7 @@ def ruled(case: Step, frozen: Frozen) -> Ruling:
         return Ruling(False, "nothing was changed")
     if forbidden := _forbidden(case.question, case.tree, frozen):
         return Ruling(False, forbidden)
-    limit = max(LEAST, FACTOR * before.seconds)
+    limit = _patience(before.seconds)
     opened = _opened(before)
     asked = tuple(c for c in case.group.checks if c in before.expected) if opened else ()
     tell(f"{case.group.key}: the suite, {len(asked)} checks of the group first" if asked else "the suite")
@@ -87,10 +86,12 @@ def final(
     seeds: Sequence[int],
     expected: Sequence[str] = (),
     tell: Callable[[str], None] = silent,
+    took: float = 0.0,
 ) -> Ruling:
     """The last word on what was accepted: fresh processes, seeds that were never seen, and a bug that must be caught.
 
-    ``expected``: checks that must be there besides those that the pair says it has, such as all of earlier runs.
+    ``expected``: checks that must be there besides those that the pair says it has, such as all of earlier runs;
+    ``took``: seconds of the last run, by which it is known how long one with a seeded bug may take.
     """
     if left := diff(tree, since=tip(tree)):
         return Ruling(False, f"there are changes that were not accepted: {left.splitlines()[0]}")
@@ -102,7 +103,7 @@ def final(
         return Ruling(False, "no seed was given to judge it by")
     ruling = _together([
         *(partial(_unseen, question, tree, seed, expected, tell) for seed in seeds),
-        partial(_watched, question, tree, seeds[0], tell),
+        partial(_watched, question, tree, seeds[0], _patience(took), tell),
     ])  # fmt: skip
     if ruling.accepted and (forbidden := _forbidden(question, tree, frozen)):  # by the target, while it ran
         return Ruling(False, forbidden, ruling.run)
@@ -132,10 +133,15 @@ def _unseen(
 
 
 def _watched(
-    question: Question, tree: Worktree, seed: int, tell: Callable[[str], None], stop: Callable[[], bool]
+    question: Question,
+    tree: Worktree,
+    seed: int,
+    seconds: float,
+    tell: Callable[[str], None],
+    stop: Callable[[], bool],
 ) -> Ruling:
     """Whether the suite catches a bug in what was repaired."""
-    bird = canary(question, tree, seed=seed, seconds=CANARY, tell=tell, stop=stop)
+    bird = canary(question, tree, seed=seed, seconds=seconds, tell=tell, stop=stop)
     return Ruling(bird.caught, bird.why)
 
 
@@ -152,6 +158,11 @@ def _together(parts: Sequence[Callable[[Callable[[], bool]], Ruling]]) -> Ruling
             ended.set()
     *unseen, bird = [future.result() for future in waiting]
     return Ruling(True, f"every check is EQUAL on {len(unseen)} unseen seeds, and {bird.why}", unseen[-1].run)
+
+
+def _patience(seconds: float) -> float:
+    """How long a suite may take whose last run took so long."""
+    return max(LEAST, FACTOR * seconds)
 
 
 def _forbidden(question: Question, tree: Worktree, before: Frozen) -> str:

@@ -216,7 +216,7 @@ def _last_word(plan: Plan, point: Checkpoint) -> tuple[gate.Ruling, Checkpoint]:
     first = HELD_OUT + point.trials * len(plan.held_out)
     seeds = [first + s for s in plan.held_out]
     plan.tell(f"every check is EQUAL; the last word, on {len(seeds)} unseen seeds and with a seeded bug")
-    ruling = gate.final(point.question, point.tree, plan.frozen, seeds, _expected(point), plan.now)
+    ruling = gate.final(point.question, point.tree, plan.frozen, seeds, _expected(point), plan.now, point.run.seconds)
     plan.journal.write("last word", accepted=ruling.accepted, why=ruling.why, seeds=seeds)
     point = replace(point, trials=point.trials + 1, proven=ruling.accepted)
     plan.keep(point)

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -131,8 +131,12 @@ def preload(name: str) -> None:
     except (OSError, OpenError):
         return
     for module in modules:
-        with suppress(Exception, SystemExit):  # the target will meet it itself, and be told so
+        try:
             importlib.import_module(module)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException:  # SystemExit and pytest's Skipped too: the target meets it itself, and is told so
+            continue
 
 
 def own_file(name: str, thing: Any) -> Path | None:

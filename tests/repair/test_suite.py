@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import time
 from pathlib import Path
 
 import pytest
+import toy_judge
 
 from repair_agent.suite import OPEN, Question, judged, read
 
@@ -203,3 +205,8 @@ def test_a_report_that_is_of_no_use_says_why_and_what_to_do(report, tmp_path):
     whole.write_bytes(b"\xff\xfe\x00")
     assert "is no JSON report" in wrong(whole)
     assert "No such file" in wrong(tmp_path / "nothing.json")
+
+
+def test_the_toy_judge_of_the_other_tests_is_asked_as_this_one_is():
+    asked = inspect.signature(judged).parameters
+    assert list(inspect.signature(toy_judge.judged).parameters) == list(asked)

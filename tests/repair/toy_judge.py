@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from repair_agent.suite import OPEN, Finding, Question, Run, silent
+from repair_agent.suite import OPEN, Finding, Question, Run, never, silent
 
 FAR = 1_000
+ALONE = threading.Lock()  # the gate judges seeds side by side, and there is one table of modules
 ROWS = 64
 
 REFERENCE = '''"""A car on a hill."""
@@ -95,9 +97,18 @@ def broken(*bugs: tuple[str, str], text: str = PORT) -> str:
 
 
 def judged(
-    question: Question, root: Path, checks=(), seed=None, seconds=None, output=None, tell=silent, fresh=False, first=()
+    question: Question,
+    root: Path,
+    checks=(),
+    seed=None,
+    seconds=None,
+    output=None,
+    tell=silent,
+    fresh=False,
+    first=(),
+    stop=never,
 ) -> Run:
-    """As ``suite.judged``."""
+    """As ``suite.judged``; too quick to be stopped."""
     path = root.joinpath(*question.target.partition(":")[0].split(".")).with_suffix(".py")
     at = question.seed if seed is None else seed
     tell(f"seed {at}")
@@ -118,7 +129,7 @@ def _compared(path: Path, seed: int) -> list[Finding]:
     draw = np.random.default_rng(seed)
     position = draw.uniform(-1.2, 0.6 if seed >= FAR else 0.4, ROWS)
     velocity, action = draw.uniform(-0.07, 0.07, ROWS), draw.integers(0, 3, ROWS)
-    with patch.dict(sys.modules, _numpy_as_jax()):
+    with ALONE, patch.dict(sys.modules, _numpy_as_jax()):
         port = types.ModuleType(path.stem)
         exec(compile(path.read_text(), str(path), "exec"), vars(port))
         begun, seen = port.reset(0)
