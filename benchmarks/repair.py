@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import random
@@ -140,17 +141,19 @@ def mend(port: Port, text: str, chosen: list[Mutant], folder: Path, options: arg
     os.environ.update(COMPILED, JAX_COMPILATION_CACHE_DIR=str(folder / "compiled"))
     question = Question(port.ref, port.target)
     tree = worktree.open_worktree(place, (port.file,), "port", folder / "trees")
-    run = judged(question, tree.root)
-    if run.green or not run.findings:
-        return None
-    result = Repaired(
-        [m.id for m in chosen],
-        [m.kind for m in chosen],
-        [f"{m.before} -> {m.after}" for m in chosen],
-        suite=run.seconds,
-    )
-    began, computed = time.monotonic(), _computed()
-    run = _looped(question, tree, run, result, folder, options)
+    with contextlib.closing(Offline(options.seconds, options.parts)) as engine:
+        engine.begin(question, tree.root)  # as the program does: its libraries are loaded while the suite runs
+        run = judged(question, tree.root)
+        if run.green or not run.findings:
+            return None
+        result = Repaired(
+            [m.id for m in chosen],
+            [m.kind for m in chosen],
+            [f"{m.before} -> {m.after}" for m in chosen],
+            suite=run.seconds,
+        )
+        began, computed = time.monotonic(), _computed()
+        run = _looped(question, tree, run, result, folder, engine)
     result.seconds, result.cpu = round(time.monotonic() - began, 1), round(_computed() - computed, 1)
     result.load = round(os.getloadavg()[0], 1)
     text_now = (tree.root / port.file).read_text(encoding="utf-8")
@@ -179,12 +182,10 @@ ELSEWHERE: dict[tuple[str, str], bool] = {}  # what was judged on the seeds that
 AUTHOR = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost"]
 
 
-def _looped(
-    question: Question, tree: Any, run: Run, result: Repaired, folder: Path, options: argparse.Namespace
-) -> Run:
+def _looped(question: Question, tree: Any, run: Run, result: Repaired, folder: Path, engine: Offline) -> Run:
     frozen = guard.frozen(question, tree)
     budget, journal = Budget(Limits(dollars=0), table()), Journal(folder / "trajectory.jsonl")
-    engine, given_up = Offline(options.seconds, options.parts), set[str]()
+    given_up = set[str]()
     for _ in range(GROUPS):
         left = [g for g in groups(run) if g.key not in given_up]
         if run.green or not left:

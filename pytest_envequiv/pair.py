@@ -343,6 +343,7 @@ class Pair:
     def close(self) -> None:
         self.ref.close()
         self.target.close()
+        self.suspect.close()
 
 
 def safe(name: str) -> str:

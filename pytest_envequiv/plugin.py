@@ -13,12 +13,14 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_envequiv import plugin_coverage
+from pytest_envequiv.peer import PeerError
 from pytest_envequiv.report import document, terminal
 from pytest_envequiv.report.session import Findings, Ticker
 from pytest_envequiv.verdict import (
@@ -227,6 +229,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(worker.close)
     config.pluginmanager.register(Reporting(), "envequiv-reporting")
     plugin_coverage.configure(config, settings, worker, ticker)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The judge is loaded while pytest gets ready, where this process is the one that will ask it."""
+    config = session.config
+    spread = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")  # over pytest-xdist's
+    if (config.stash[SETTINGS].ref or config.option.envequiv_replay) and not spread:
+        with suppress(PeerError, OSError):  # it is told of where something is asked
+            config.stash[WORKER].begin()
 
 
 # --- collection ------------------------------------------------------------------------------------------------------

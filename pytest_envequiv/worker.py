@@ -288,6 +288,11 @@ def failure_of_reply(reply: Mapping[str, Any], crumb: str) -> Failure:
     return Failure(message, side=side, word=word, died=False, traceback=reply["traceback"])
 
 
+def searched() -> list[str]:
+    """Where pytest's process looks for modules."""
+    return [str(folder) for folder in sys.path if folder]
+
+
 class Worker:
     """The judge's process as pytest sees it: started when first asked, and again after it died."""
 
@@ -296,17 +301,23 @@ class Worker:
         self._peer: Peer | None = None
         self._trail: Any = None  # the file of the breadcrumb
 
+    def begin(self) -> None:
+        """Start it, if it does not run: it loads the judge, which takes seconds, before anything is asked."""
+        if self._trail is None:
+            self._trail = tempfile.NamedTemporaryFile()
+            self._sweep()
+        if self._peer is None:
+            argv = [sys.executable, "-P", "-c", BOOT, json.dumps(searched()), self._trail.name]
+            self._peer = Peer(argv, cwd=self.cwd)
+
     def ask(self, request: Mapping[str, Any], timeout: float, progress: Progress = silent) -> Any:
         """The answer, or Failure. The deadline is ``timeout`` seconds of silence; progress is a sign of life."""
-        search = [str(folder) for folder in sys.path if folder]
-        self._trail = self._trail or tempfile.NamedTemporaryFile()
-        os.pwrite(self._trail.fileno(), bytes(PAGE), 0)
         try:
-            if self._peer is None:
-                argv = [sys.executable, "-P", "-c", BOOT, json.dumps(search), self._trail.name]
-                self._peer = Peer(argv, cwd=self.cwd)
+            self.begin()
+            self._sweep()
             token = secrets.token_hex(8)  # of this question: what does not have it is not its answer
-            self._peer.send({**request, "search": search, "token": token}, timeout)
+            assert self._peer is not None
+            self._peer.send({**request, "search": searched(), "token": token}, timeout)
             while "progress" in (reply := self._peer.receive(timeout)):
                 progress(*reply["progress"])
             if not isinstance(reply, Mapping) or reply.get("token") != token:
@@ -320,6 +331,9 @@ class Worker:
         if "error" in reply:
             raise failure_of_reply(reply, self._crumb())
         return reply[request["do"]]
+
+    def _sweep(self) -> None:
+        os.pwrite(self._trail.fileno(), bytes(PAGE), 0)
 
     def _crumb(self) -> str:
         return os.pread(self._trail.fileno(), PAGE, 0).partition(b"\0")[0].decode("utf-8", "ignore")

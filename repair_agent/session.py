@@ -104,17 +104,19 @@ def repaired(request: Request, console: Console) -> int:
         try:
             _records(request)
             trajectory = Journal(request.place / TRAJECTORY)
-            with contextlib.closing(trajectory), Line(console, budget) as line:
+            with contextlib.ExitStack() as keeping:
+                keeping.enter_context(contextlib.closing(trajectory))
+                line = keeping.enter_context(Line(console, budget))
                 frozen = guard.frozen(request.question, tree, request.imports)
                 if stray := extent.astray(request.question, tree.root):
                     raise worktree.Unfit(
                         f"Python takes {stray[0]}, not the worktree's copy: run in the folder it is in"
                     )
+                engines = _engines(request, tree, model, frozen, keeping)
                 if point is None:
                     point = _begun(request, tree, trajectory, line)
                 else:
                     trajectory.write("resume", branch=tree.branch, budget=budget.as_json())
-                engines = _engines(request, tree, model, frozen)
                 point.save(request.state)
                 begun = True
                 code, point, ended = _looped(request, point, engines, frozen, budget, trajectory, line)
@@ -326,10 +328,15 @@ def _model(request: Request, console: Console) -> Model | None:
         return None
 
 
-def _engines(request: Request, tree: Worktree, model: Model | None, frozen: Frozen) -> tuple[Engine, ...]:
+def _engines(
+    request: Request, tree: Worktree, model: Model | None, frozen: Frozen, keeping: contextlib.ExitStack
+) -> tuple[Engine, ...]:
+    """``keeping``: ends with it what an engine has begun."""
     engines: list[Engine] = []
     if request.workflow == "repair" and request.engine in ("auto", "offline"):
-        engines.append(Offline())
+        offline = keeping.enter_context(contextlib.closing(Offline()))
+        offline.begin(request.question, tree.root)
+        engines.append(offline)
     if request.engine == "command" and request.command:
         engines.append(Command(request.command, material(request, tree)))
     if model is not None:

@@ -238,6 +238,7 @@ def _arguments(
         *(sys.executable, "-m", "pytest"),
         # What a configuration file may have asked for, and would tell half of a run.
         *("--verbosity=1", "--color=no", "--maxfail=0", "-k", "", "-o", f"cache_dir={scratch / 'cache'}"),
+        "--assert=plain",  # as no bytecode is kept, what pytest rewrites would be rewritten in each run
         *(("-n", "0") if xdist else ()),
         *question.options,
         *("-m", " or ".join(levels)),

@@ -20,6 +20,7 @@ from cheats.pole import EARTH, moved
 from pytest_envequiv import judge as judging
 from pytest_envequiv.backends import isolated, suspect, watching
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.errors import Gone
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.seal import seal
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, WITHOUT_LEARNING, Settings
@@ -387,7 +388,7 @@ def test_an_isolated_side_has_no_network(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(1)
         (tmp_path / "calls_home.py").write_text(CALLS.replace("PORT", str(server.getsockname()[1])))
-        far = isolated.open_isolated("calls_home:Calls", {}, None, timeout=60)
+        far = isolated.Begun("calls_home:Calls", {}, None, timeout=60).opened()
         try:
             assert any("127.0.0.1" in place for place in far.outside().network)
             if not any("network" in note for note in far.spec.notes):
@@ -397,9 +398,30 @@ def test_an_isolated_side_has_no_network(tmp_path, monkeypatch):
             far.close()
 
 
+def test_a_process_that_was_begun_and_never_asked_for_is_ended(monkeypatch, tmp_path):
+    begun = []
+    real = suspect.Begun
+    monkeypatch.setattr(suspect, "Begun", lambda *a, **k: begun.append(real(*a, **k)) or begun[-1])
+    judged = Judge(Settings(CARTPOLE, "cheats.honest_numpy", levels=WITHOUT_LEARNING, output=str(tmp_path)))
+    assert not begun
+    for check in ("L1-spec-action", "L1-spec-observation"):
+        assert judged.run(check).word == EQUAL
+    (room,) = begun
+    assert room._peer._child.poll() is None
+    judged.close()
+    assert room._peer._child.poll() is not None
+
+
+def test_what_does_not_start_says_so_only_where_it_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(isolated.sys, "executable", str(tmp_path / "nothing"))
+    begun = isolated.Begun("cheats.honest_numpy", {}, None, timeout=60)
+    with pytest.raises(Gone, match="cannot start"):
+        begun.opened()
+
+
 def test_an_isolated_backend_is_the_same_backend():
     near = open_backend("cheats.honest_jax", like=open_backend(CARTPOLE).spec)
-    far = isolated.open_isolated("cheats.honest_jax", {}, open_backend(CARTPOLE).spec, timeout=60)
+    far = isolated.Begun("cheats.honest_jax", {}, open_backend(CARTPOLE).spec, timeout=60).opened()
     try:
         assert (far.spec.kind, far.spec.state, far.spec.draws) == (near.spec.kind, near.spec.state, near.spec.draws)
         assert far.spec.fields == near.spec.fields and far.compiled

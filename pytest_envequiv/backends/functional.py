@@ -343,7 +343,9 @@ class JaxBackend:
             else:
                 record = self._labelled[what].record
                 function = lambda row, values: record(row)  # noqa: E731
-            self._compiled[what, playing] = jax.jit(jax.vmap(function))
+            # Of the auto-resetting step a few rows are asked once, and not for their rounding.
+            quick = {"xla_backend_optimization_level": 0} if what == "auto" else None
+            self._compiled[what, playing] = jax.jit(jax.vmap(function), compiler_options=quick)
         return self._compiled[what, playing]
 
     def _run(self, what: str, rows: dict[str, np.ndarray], count: int, tape: Tape | None) -> Outcome:
@@ -359,7 +361,8 @@ class JaxBackend:
         playing = tape is not None and bool(labels)
         values = [np.asarray(d.value) for d in tape] if playing and tape else []
         function = self._function(what, playing)
-        size = SMALL if count <= SMALL else LARGE
+        # A reset is little work, but random bits take long to compile: once is enough.
+        size = SMALL if count <= SMALL and what != "reset" else LARGE
         pieces = []
         for start in range(0, count, size):
             piece, given = _padded((rows, values), start, size)

@@ -25,7 +25,7 @@ from pytest_envequiv.backends.process import (
     VERSION,
     ProcessBackend,
     ProgramError,
-    exchange,
+    answered,
     read_outcome,
     spec_from_wire,
 )
@@ -165,53 +165,73 @@ def disguise(folder: str) -> str:
     return name
 
 
-def open_isolated(
-    name: str,
-    options: Mapping[str, Any],
-    like: Spec | None,
-    *,
-    timeout: float,
-    memory: float = MEMORY,
-    watch: bool = False,
-    disguised: bool = False,
-) -> IsolatedBackend:
-    """Open ``name`` as ``opening.open_backend`` does, in a process of its own. Raises OpenError, in one line, or Gone.
+class Begun:
+    """A process that was started and asked to open ``name`` as ``opening.open_backend`` does; it works meanwhile.
 
-    ``timeout``: seconds for one answer, and for opening; ``memory``: GiB that it may allocate; ``watch``: note the
-    functions that run while it is opened.
+    ``timeout``: seconds for one answer, and for opening once it is waited for; ``memory``: GiB that it may allocate;
+    ``watch``: note the functions that run while it is opened. Raises nothing: ``opened`` does.
     """
-    room = tempfile.TemporaryDirectory() if disguised else None
-    package = PACKAGE.name if room is None else disguise(room.name)
-    search = [folder or os.getcwd() for folder in sys.path]
-    search = [*([] if room is None else [room.name]), *search]
-    if room is None and str(PACKAGE.parent) not in search:
-        search.append(str(PACKAGE.parent))
-    argv = [sys.executable, "-P", "-c", BOOT.format(package=package), json.dumps(search)]
-    hello = {
-        "op": "hello",
-        "version": VERSION,
-        "name": name,
-        "options": dict(options),
-        "like": None if like is None else spec_to_wire(like),
-        "memory": memory,
-        "watch": watch,
-        "disguised": disguised,
-        "sizes": list(SIZES) if disguised else None,
-    }
-    peer = None
-    try:
-        peer = Peer(argv, env=environment(), own_session=True)
-        told = exchange(peer, hello, timeout)
-        spec = dataclasses.replace(spec_from_wire(told), kind=told["kind"])
-    except BaseException as error:
-        if peer is not None:
-            peer.kill()
-        if isinstance(error, ProgramError):
-            raise OpenError(str(error)) from error
-        if isinstance(error, PeerError):
-            raise gone(f"opening {name}", error) from error
-        if isinstance(error, (ValueError, TypeError, KeyError)):
-            raise OpenError(f"{name}: in a process of its own: {error}") from error
-        raise
-    notes = [*spec.notes, *(["its network could not be cut off here"] if told["network"] else [])]
-    return IsolatedBackend(peer, dataclasses.replace(spec, notes=tuple(notes)), timeout, told, room)
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        like: Spec | None,
+        *,
+        timeout: float,
+        memory: float = MEMORY,
+        watch: bool = False,
+        disguised: bool = False,
+    ):
+        self._name, self._timeout = name, timeout
+        self._room = tempfile.TemporaryDirectory() if disguised else None
+        self._peer: Peer | None = None
+        self._failed: PeerError | None = None
+        package = PACKAGE.name if self._room is None else disguise(self._room.name)
+        search = [folder or os.getcwd() for folder in sys.path]
+        search = [*([] if self._room is None else [self._room.name]), *search]
+        if self._room is None and str(PACKAGE.parent) not in search:
+            search.append(str(PACKAGE.parent))
+        argv = [sys.executable, "-P", "-c", BOOT.format(package=package), json.dumps(search)]
+        hello = {
+            "op": "hello",
+            "version": VERSION,
+            "name": name,
+            "options": dict(options),
+            "like": None if like is None else spec_to_wire(like),
+            "memory": memory,
+            "watch": watch,
+            "disguised": disguised,
+            "sizes": list(SIZES) if disguised else None,
+        }
+        try:
+            self._peer = Peer(argv, env=environment(), own_session=True)
+            self._peer.send(hello, timeout)
+        except PeerError as error:
+            self._failed = error
+
+    def opened(self) -> IsolatedBackend:
+        """The backend, once it is open. Raises OpenError, in one line, or Gone. To be called once."""
+        try:
+            if self._failed is not None:
+                raise self._failed
+            assert self._peer is not None
+            told = answered(self._peer, "hello", self._timeout)
+            spec = dataclasses.replace(spec_from_wire(told), kind=told["kind"])
+        except BaseException as error:
+            self.close()
+            if isinstance(error, ProgramError):
+                raise OpenError(str(error)) from error
+            if isinstance(error, PeerError):
+                raise gone(f"opening {self._name}", error) from error
+            if isinstance(error, (ValueError, TypeError, KeyError)):
+                raise OpenError(f"{self._name}: in a process of its own: {error}") from error
+            raise
+        notes = [*spec.notes, *(["its network could not be cut off here"] if told["network"] else [])]
+        spec = dataclasses.replace(spec, notes=tuple(notes))
+        return IsolatedBackend(self._peer, spec, self._timeout, told, self._room)
+
+    def close(self) -> None:
+        """End what is not wanted any more."""
+        if self._peer is not None:
+            self._peer.kill()

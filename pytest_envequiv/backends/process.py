@@ -360,9 +360,14 @@ class ProcessBackend:
 def exchange(peer: Peer, request: dict[str, Any], timeout: float) -> Mapping[str, Any]:
     """The answer to one request. Raises PeerError, or ProgramError with the text of {error: text}."""
     peer.send(request, timeout)
+    return answered(peer, request["op"], timeout)
+
+
+def answered(peer: Peer, op: str, timeout: float) -> Mapping[str, Any]:
+    """The answer to the request ``op`` that was sent last; raises as ``exchange``."""
     answer = peer.receive(timeout)
     if not isinstance(answer, Mapping):
-        raise WrongAnswer(f"the answer to {request['op']} is {type(answer).__name__} instead of a map")
+        raise WrongAnswer(f"the answer to {op} is {type(answer).__name__} instead of a map")
     if answer.get("error") is not None:
         raise (Limitation if answer.get("limitation") else ProgramError)(str(answer["error"]))
     return answer

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv import contents
-from pytest_envequiv.backends.isolated import IsolatedBackend, open_isolated
+from pytest_envequiv.backends.isolated import Begun, IsolatedBackend
 from pytest_envequiv.backends.lanes import Face, random_action
 from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.opening import open_backend
@@ -54,6 +54,7 @@ class Suspect:
     own       the user's own file that the name, or the thing, is from; None for what is installed
     opening   functions that ran while it was opened (only of what is the user's own and has a name)
     outside   what it took from outside in this process
+    begun     the same target in a process in which nothing shows that it is judged, if that was begun
     """
 
     settings: Settings
@@ -64,6 +65,7 @@ class Suspect:
     backend: Backend
     opening: Ran
     outside: Outside
+    begun: Begun | None = None
 
     @property
     def isolated(self) -> IsolatedBackend | None:
@@ -91,16 +93,22 @@ class Suspect:
         files = {file for file in owned(found.files) if str(Path(file).resolve()) not in known}
         return Outside(frozenset(), files, found.programs, found.network)
 
+    def begin_elsewhere(self) -> None:
+        """Have a process begin to open it, which takes seconds and is not waited for."""
+        if self.begun is None:
+            self.begun = Begun(**_apart(self.settings, self.options, self.like), disguised=True)
+
     def elsewhere(self) -> IsolatedBackend:
-        """The same target in a process in which nothing shows that it is judged. Raises OpenError."""
-        return open_isolated(
-            self.settings.target,
-            self.options,
-            self.like,
-            timeout=PART * self.settings.timeout,
-            memory=self.settings.memory,
-            disguised=True,
-        )
+        """The same target in a process in which nothing shows that it is judged. Raises OpenError, or Gone."""
+        self.begin_elsewhere()
+        begun, self.begun = self.begun, None
+        assert begun is not None
+        return begun.opened()
+
+    def close(self) -> None:
+        """End what was begun and never asked for."""
+        if self.begun is not None:
+            self.begun.close()
 
 
 def open_suspect(settings: Settings, thing: Any, options: Mapping[str, Any], like: Spec) -> Suspect:
@@ -112,15 +120,19 @@ def open_suspect(settings: Settings, thing: Any, options: Mapping[str, Any], lik
     if settings.isolate:
         if thing is not None:
             raise OpenError(f"{settings.target}: only what has a name can be opened in a process of its own")
-        backend = open_isolated(
-            settings.target, options, like, timeout=PART * settings.timeout, memory=settings.memory, watch=watched
-        )
+        backend = Begun(**_apart(settings, options, like), watch=watched).opened()
         return Suspect(settings, thing, options, like, own, backend, backend.opening, outside)
     if watched:
         preload(settings.target)
     with listening(outside), watching() if watched else nullcontext(watch) as watch:
         backend = open_backend(settings.target if thing is None else thing, dict(options), like)
     return Suspect(settings, thing, options, like, own, walled(backend), watch.ran, outside)
+
+
+def _apart(settings: Settings, options: Mapping[str, Any], like: Spec | None) -> dict[str, Any]:
+    """What a process of its own is told."""
+    limits = {"timeout": PART * settings.timeout, "memory": settings.memory}
+    return {"name": settings.target, "options": options, "like": like, **limits}
 
 
 def preload(name: str) -> None:

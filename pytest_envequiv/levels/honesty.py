@@ -42,9 +42,20 @@ def checks(pair: Pair) -> list[Check]:
         found.append("outside")
     if not pair.target.compiled and pair.target.spec.kind != "process":
         found.append("arrays")
-    if suspect.named and not suspect.foreign and pair.target.spec.draws != "none":
+    if _elsewhere_too(pair):
         found.append("unwatched")
     return [Check(f"L1-honest-{name}", "L1", "honest", name) for name in found]
+
+
+def _elsewhere_too(pair: Pair) -> bool:
+    """Whether the target can be opened where nothing shows that it is judged, and answers the same there."""
+    return pair.suspect.named and not pair.suspect.foreign and pair.target.spec.draws != "none"
+
+
+def begin(pair: Pair) -> None:
+    """What ``unwatched`` has to wait for otherwise: these checks come last of L1."""
+    if _elsewhere_too(pair):
+        pair.suspect.begin_elsewhere()
 
 
 def honest(bench: Bench, check: Check) -> Verdict:

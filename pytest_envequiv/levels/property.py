@@ -83,6 +83,8 @@ def comparisons(bench: Bench) -> int:
 
 
 def run(bench: Bench, check: Check, progress: Progress) -> Verdict:
+    if bench.pair.blocked is None:
+        bench.once("begun", lambda: honesty.begin(bench.pair))
     return SUBJECTS[check.subject](bench, check)
 
 

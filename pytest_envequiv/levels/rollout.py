@@ -357,16 +357,15 @@ def own_episodes(
     pair, view = bench.pair, TargetView(bench.pair)
     parts: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
     transitions = 0
-    for wave in range(-(-units // LANES)):
-        progress(f"episodes of both sides, {policy}", wave * LANES, units)
+    for wave, begun in enumerate(range(0, units, LANES)):
+        progress(f"episodes of both sides, {policy}", begun, units)
+        lanes = min(LANES, units - begun)
         seed = bench.settings.seed + 7_919 + 15_485_863 * wave + 179_424_673 * sample
-        ours = play(pair.ref, LANES, bench.horizon, seed, (policy,))
-        theirs = play(view, LANES, bench.horizon, seed if pair.reset_mode != "none" else seed + 1, (policy,))
+        ours = play(pair.ref, lanes, bench.horizon, seed, (policy,))
+        theirs = play(view, lanes, bench.horizon, seed if pair.reset_mode != "none" else seed + 1, (policy,))
         transitions += len(ours.rows)
         parts.append((measured(ours), measured(theirs)))
-    ours_all, theirs_all = (
-        {k: np.concatenate([p[side][k] for p in parts])[:units] for k in STATISTICS} for side in (0, 1)
-    )
+    ours_all, theirs_all = ({k: np.concatenate([p[side][k] for p in parts]) for k in STATISTICS} for side in (0, 1))
     return ours_all, theirs_all, transitions
 
 

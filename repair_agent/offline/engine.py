@@ -13,19 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from repair_agent import journal
 from repair_agent.case import Attempt, Case
-from repair_agent.suite import environment
+from repair_agent.suite import Question, environment
 
 SECONDS = 120.0  # one search may take
 SOON = 0.3  # of the time, after which an edit that leaves other fields wrong is good enough
 LOOK = 0.1  # seconds between two looks at what was found
+JOB = "job.json"  # what the processes of a search wait for
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,18 @@ class Offline:
         self.seconds = seconds
         self.parts = max(1, min(parts or os.cpu_count() or 1, 4))
         self._tried: dict[str, list[str]] = {}
+        self._waiting: Searchers | None = None
+
+    def begin(self, question: Question, root: Path) -> None:
+        """Have the processes of the first search load their libraries meanwhile, which takes seconds."""
+        self.close()
+        self._waiting = Searchers(question, root, self.parts)
+
+    def close(self) -> None:
+        """End what was begun and not used."""
+        if self._waiting is not None:
+            self._waiting.close()
+            self._waiting = None
 
     def attempt(self, case: Case) -> Attempt:
         """Write the likeliest edit into the tree. What was tried on this group before is not tried again."""
@@ -108,27 +120,26 @@ class Offline:
         """Raises ``budget.Exhausted`` at a limit; no process is left behind, however it ends."""
         seconds = min(self.seconds, case.budget.seconds_left)
         search = Search(at=dict.fromkeys(range(self.parts), -1))
-        with tempfile.TemporaryDirectory(prefix="envequiv-offline-") as scratch:
-            folder = Path(scratch)
-            (folder / "job.json").write_text(json.dumps(_job(case, files, tried, self.parts, seconds)))
-            with _parts(case, folder, self.parts) as processes:
-                end, heard = time.monotonic() + seconds + 5, dict.fromkeys(range(self.parts), 0)
-                first = 0.0
-                while len(search.done) < self.parts and time.monotonic() < end:
-                    time.sleep(LOOK)
-                    case.budget.check()
-                    for part, process in enumerate(processes):
-                        ended = process.poll() is not None
-                        heard[part] = _heard(search, part, folder / f"part-{part}.jsonl", heard[part])
-                        if ended:
-                            search.done.add(part)
-                    case.tell(f"{case.group.key}: offline, {search.screened} candidates, line {search.line}")
-                    if search.clean is not None:
+        searchers, self._waiting = self._waiting or Searchers(case.question, case.tree.root, self.parts), None
+        with closing(searchers):
+            searchers.give(_job(case, files, tried, self.parts, seconds))
+            end, heard = time.monotonic() + seconds + 5, dict.fromkeys(range(self.parts), 0)
+            first = 0.0
+            while len(search.done) < self.parts and time.monotonic() < end:
+                time.sleep(LOOK)
+                case.budget.check()
+                for part, process in enumerate(searchers.processes):
+                    ended = process.poll() is not None
+                    heard[part] = _heard(search, part, searchers.folder / f"part-{part}.jsonl", heard[part])
+                    if ended:
+                        search.done.add(part)
+                case.tell(f"{case.group.key}: offline, {search.screened} candidates, line {search.line}")
+                if search.clean is not None:
+                    break
+                if search.found:
+                    first = first or time.monotonic()
+                    if time.monotonic() - first > SOON * seconds:
                         break
-                    if search.found:
-                        first = first or time.monotonic()
-                        if time.monotonic() - first > SOON * seconds:
-                            break
         return search
 
 
@@ -170,35 +181,51 @@ def _same_file(told: str, file: str) -> bool:
     return a[-short:] == b[-short:]
 
 
-@contextmanager
-def _parts(case: Case, folder: Path, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The processes of a search, each in a session of its own, ended with all they started."""
-    processes: list[subprocess.Popen[bytes]] = []
-    root = case.tree.root.resolve()
-    variables = environment(case.question, root)
-    # This program is found wherever it lies, but after all that the target may import.
-    own = str(Path(__file__).resolve().parents[2])
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (variables.get("PYTHONPATH"), own)))
-    try:
-        for part in range(count):
-            with (folder / f"part-{part}.txt").open("wb") as said:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "repair_agent.offline.screening", str(folder), str(part)],
-                        cwd=root,
-                        env=variables,
-                        stdin=subprocess.DEVNULL,
-                        stdout=said,
-                        stderr=said,
-                        start_new_session=True,
+class Searchers:
+    """The processes of one search, each in a session of its own: they load what they need, and wait for the job.
+
+    Raises OSError where no process can be started.
+    """
+
+    def __init__(self, question: Question, root: Path, count: int):
+        self._scratch = tempfile.TemporaryDirectory(prefix="envequiv-offline-")
+        self.folder = Path(self._scratch.name)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        variables = environment(question, root.resolve())
+        # This program is found wherever it lies, but after all that the target may import.
+        own = str(Path(__file__).resolve().parents[2])
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (variables.get("PYTHONPATH"), own)))
+        argv = [sys.executable, "-m", "repair_agent.offline.screening", str(self.folder)]
+        try:
+            for part in range(count):
+                with (self.folder / f"part-{part}.txt").open("wb") as said:
+                    self.processes.append(
+                        subprocess.Popen(
+                            [*argv, str(part), question.target],
+                            cwd=root.resolve(),
+                            env=variables,
+                            stdin=subprocess.DEVNULL,
+                            stdout=said,
+                            stderr=said,
+                            start_new_session=True,
+                        )
                     )
-                )
-        yield processes
-    finally:
-        for process in processes:
+        except OSError:
+            self.close()
+            raise
+
+    def give(self, job: dict[str, Any]) -> None:
+        written = self.folder / "job.part"
+        written.write_text(json.dumps(job), encoding="utf-8")
+        written.replace(self.folder / JOB)
+
+    def close(self) -> None:
+        """End them, with all they started."""
+        for process in self.processes:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        self._scratch.cleanup()
 
 
 def _heard(search: Search, part: int, path: Path, heard: int) -> int:

@@ -1,10 +1,11 @@
 """The search for one edit, in a process of its own: the target is loaded here, once for every candidate.
 
-    python -m repair_agent.offline.screening FOLDER PART
+    python -m repair_agent.offline.screening FOLDER PART TARGET
 
-FOLDER holds ``job.json``. Of several processes with the same folder each takes every so manieth candidate; part 0 asks
-the reference and leaves the answers for the others. What is found is appended to ``part-<PART>.jsonl``:
-{"kind": "cannot", "why"}, {"kind": "saved", "why"}, {"kind": "at", "number"}, {"kind": "found", ...}, {"kind": "done"}.
+It waits for ``job.json`` in FOLDER, and loads the libraries that TARGET needs meanwhile. Of several processes with the
+same folder each takes every so manieth candidate; part 0 asks the reference and leaves the answers for the others.
+What is found is appended to ``part-<PART>.jsonl``: {"kind": "cannot", "why"}, {"kind": "saved", "why"},
+{"kind": "at", "number"}, {"kind": "found", ...}, {"kind": "done"}.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 from pytest_envequiv import counterexample
 from pytest_envequiv.backends import plain
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.suspect import preload
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.judge import Judge, contract_of
 from pytest_envequiv.pair import Pair
@@ -41,6 +43,7 @@ from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.program import Constant, flat
 from repair_agent.offline.candidates import Candidate, candidates
+from repair_agent.offline.engine import JOB
 from repair_agent.offline.mining import Mined, mined
 from repair_agent.offline.transitions import Misses, Saved, elsewhere, gather, misses
 
@@ -48,6 +51,7 @@ SLICE = 6  # rank of a line that is not blamed, but from which something wrong i
 ONE = 20.0  # seconds one candidate may take
 REOPENED = 12  # candidates that may be asked for saved transitions of their own
 TOLD = 0.3  # seconds between two signs of life
+WAIT = 0.02  # seconds between two looks for what was left by another process
 
 Tell = Callable[..., None]
 
@@ -101,8 +105,13 @@ class Slow(Exception):
 
 
 def main() -> None:
-    folder, part = Path(sys.argv[1]), int(sys.argv[2])
-    job = Job.from_json(json.loads((folder / "job.json").read_text(encoding="utf-8")))
+    folder, part, parent = Path(sys.argv[1]), int(sys.argv[2]), os.getppid()
+    preload(sys.argv[3])
+    while not (folder / JOB).exists():
+        if os.getppid() != parent:
+            return
+        time.sleep(WAIT)
+    job = Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8")))
     with (folder / f"part-{part}.jsonl").open("a", encoding="utf-8") as out:
 
         def tell(kind: str, **values: Any) -> None:
@@ -171,7 +180,7 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
         while not place.exists():
             if time.monotonic() > end or (folder / "part-0.over").exists():
                 raise TimeoutError("the reference's answers did not come")
-            time.sleep(0.02)
+            time.sleep(WAIT)
         return pickle.loads(place.read_bytes()), ref
     try:
         ref = remembering(job.settings.ref, dict(contract_of(job.settings).ref_options))

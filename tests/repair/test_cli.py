@@ -320,6 +320,12 @@ def test_no_key_is_said_and_what_needs_none_is_done(workshop, monkeypatch):
 class Nothing:
     name = "offline"
 
+    def begin(self, question, root):
+        pass
+
+    def close(self):
+        pass
+
     def attempt(self, case):
         return session.loop.Attempt(False, "nothing was found", gave_up=True)
 

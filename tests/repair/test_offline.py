@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import cars
 import pytest
@@ -63,6 +65,25 @@ def test_a_slip_is_mended_and_what_was_refused_is_not_tried_again(case):
     assert text_of(mine) not in (cars.PORT, broken) if second.changed else second.gave_up
 
 
+def test_what_was_begun_is_what_searches_and_is_ended(case, monkeypatch):
+    mine = case("(action - 1) * 0.004", "(action + 1) * 0.004")
+    with closing(Offline(100, parts=1)) as engine:
+        engine.begin(mine.question, mine.tree.root)
+        (waiting,) = engine._waiting.processes
+        monkeypatch.setattr(offline, "Searchers", None)  # no others are started
+        assert waiting.poll() is None and engine.attempt(mine).changed
+    assert waiting.poll() is not None
+
+
+def test_what_was_begun_and_not_needed_is_ended(case):
+    mine = case(line=0)
+    engine = Offline(parts=2)
+    engine.begin(mine.question, mine.tree.root)
+    waiting = engine._waiting.processes
+    engine.close()
+    assert len(waiting) == 2 and all(process.poll() is not None for process in waiting)
+
+
 def test_it_says_that_it_can_search_in_python_only(case):
     attempt = Offline().attempt(case(line=0, files=("src/lib.rs",)))
     assert not attempt.changed and attempt.gave_up and "Python" in attempt.why
@@ -75,13 +96,9 @@ def test_it_says_that_a_target_that_is_not_traced_cannot_be_searched(case):
     assert not attempt.changed and attempt.gave_up and "cannot be traced" in attempt.why
 
 
-def test_it_says_that_nothing_was_found_and_how_many_were_tried(case, monkeypatch):
-    def parts(case, folder, count):
-        told = [{"kind": "saved", "why": "wrong: step.x 7"}, {"kind": "at", "number": 41, "line": 3}, {"kind": "done"}]
-        (folder / "part-0.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
-        return Ended()
-
-    monkeypatch.setattr(offline, "_parts", parts)
+def test_it_says_that_nothing_was_found_and_how_many_were_tried(case, monkeypatch, tmp_path):
+    told = [{"kind": "saved", "why": "wrong: step.x 7"}, {"kind": "at", "number": 41, "line": 3}, {"kind": "done"}]
+    ended(monkeypatch, tmp_path, *told)
     attempt = Offline(5, parts=1).attempt(case(line=0))
     assert not attempt.changed and attempt.gave_up
     assert (
@@ -89,17 +106,12 @@ def test_it_says_that_nothing_was_found_and_how_many_were_tried(case, monkeypatc
     )
 
 
-class Ended:
-    """Processes that have told what they have to tell."""
-
-    def __enter__(self):
-        return [self]
-
-    def __exit__(self, *_):
-        return None
-
-    def poll(self):
-        return 0
+def ended(monkeypatch, folder, *told):
+    """The next search's one process has told these events and ended."""
+    (folder / "part-0.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
+    process = SimpleNamespace(poll=lambda: 0)
+    searchers = SimpleNamespace(folder=folder, processes=[process], give=lambda job: None, close=lambda: None)
+    monkeypatch.setattr(offline, "Searchers", lambda *_: searchers)
 
 
 def test_no_file_is_written_but_those_that_are_listed(case, monkeypatch, tmp_path):
@@ -107,19 +119,8 @@ def test_no_file_is_written_but_those_that_are_listed(case, monkeypatch, tmp_pat
     victim = tmp_path / "victim.py"
     victim.write_text("untouched")
 
-    def parts(case, folder, count):
-        event = {
-            "kind": "found",
-            "number": 0,
-            "file": str(victim),
-            "text": "x",
-            "change": "line 1: a -> b",
-            "clean": True,
-        }
-        (folder / "part-0.jsonl").write_text(json.dumps({"kind": "saved", "why": ""}) + "\n" + json.dumps(event) + "\n")
-        return Ended()
-
-    monkeypatch.setattr(offline, "_parts", parts)
+    event = {"kind": "found", "number": 0, "file": str(victim), "text": "x", "change": "line 1: a -> b", "clean": True}
+    ended(monkeypatch, tmp_path, {"kind": "saved", "why": ""}, event)
     attempt = Offline(5, parts=1).attempt(case(line=0))
     assert not attempt.changed and victim.read_text() == "untouched"
 

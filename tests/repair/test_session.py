@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,8 @@ def test_when_all_is_mended_with_the_last_call_the_last_word_is_still_spoken(wor
 
 def test_time_that_is_over_stops_it_too(workshop):
     workshop.begin(broken(GRAVITY))
+
+    import_module("anthropic")  # a second or two, where this is the first test of its process
 
     def answer(_):
         time.sleep(1.5)
