@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from processes import action, equal
 
-from pytest_envequiv.backends import process
 from pytest_envequiv.backends.process import ProgramError
-from pytest_envequiv.backends.protocol import Draw, State
+from pytest_envequiv.backends.protocol import Draw, Leaf, State
 from pytest_envequiv.peer import Peer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,9 +97,9 @@ def test_the_car_says_what_it_is(car):
     spec = car.spec
     assert (spec.state, spec.draws, spec.time_limit) == ("fields", "tape", real.spec.max_episode_steps)
     assert dict(spec.fields) == {
-        "position": process.Leaf((), "float64"),
-        "velocity": process.Leaf((), "float64"),
-        "clock": process.Leaf((), "int64"),
+        "position": Leaf((), "float64"),
+        "velocity": Leaf((), "float64"),
+        "clock": Leaf((), "int64"),
     }
     seen = spec.observation["observation"]
     np.testing.assert_array_equal(seen.low, real.observation_space.low)

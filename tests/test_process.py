@@ -11,8 +11,8 @@ import pytest
 from processes import action, equal
 
 from pytest_envequiv.backends import process
-from pytest_envequiv.backends.process import pack, unpack
-from pytest_envequiv.backends.protocol import Backend, State
+from pytest_envequiv.backends.protocol import Backend, Leaf, State
+from pytest_envequiv.backends.wire import DTYPES, pack, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 JAVASCRIPT = ROOT / "examples" / "javascript"
@@ -20,7 +20,7 @@ JAVASCRIPT = ROOT / "examples" / "javascript"
 # Arrays on the wire.
 
 
-@pytest.mark.parametrize("dtype", sorted(process.DTYPES))
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
 def test_packed_arrays_are_exact(dtype):
     array = np.frombuffer(np.random.default_rng(0).bytes(96), np.uint8 if dtype == "bool" else dtype)[:12]
     array = (array % 2).astype(bool) if dtype == "bool" else array
@@ -82,7 +82,7 @@ def test_hello_becomes_the_spec(opened, program):
     assert not spec.observation["observation.a"].bounded
     low = spec.observation["observation.b"].low
     assert (low.dtype, low.tolist()) == (np.float32, [0, 1])
-    assert spec.fields["x"] == process.Leaf((), "int64")
+    assert spec.fields["x"] == Leaf((), "int64")
     assert spec.constants["g"] == 9.8 and spec.constants["legs"].tolist() == [1, 2]
     assert (spec.notes, spec.conventions, spec.versions) == (("hi",), {"done": "merged"}, {"toy": "3"})
     assert process.claim(object()) is None

@@ -115,8 +115,8 @@ def prepare(hello: dict[str, Any]) -> None:
 def opened(hello: dict[str, Any]) -> Any:
     """The backend that hello names."""
     from pytest_envequiv.backends import opening
-    from pytest_envequiv.backends.process import spec_from_wire
     from pytest_envequiv.backends.suspect import walled
+    from pytest_envequiv.backends.wire import spec_from_wire
 
     like = None if hello["like"] is None else spec_from_wire(hello["like"])
     return walled(opening.open_backend(hello["name"], hello["options"], like))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.backends import gymnasium_functional
+from pytest_envequiv.backends.declared import SHORT, is_number, named_spaces
 from pytest_envequiv.backends.discovery import clone
-from pytest_envequiv.backends.functional import SHORT, is_number, named_spaces
 from pytest_envequiv.backends.lanes import Face
 from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.protocol import MASK, REWARD, TERMINATED, TRUNCATED, Backend, Space

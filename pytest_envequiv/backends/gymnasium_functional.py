@@ -11,7 +11,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from pytest_envequiv.backends.functional import Functional, JaxBackend, named_leaves, named_spaces, numeric_constants
+from pytest_envequiv.backends.declared import named_leaves, named_spaces, numeric_constants
+from pytest_envequiv.backends.functional import Functional, JaxBackend
 from pytest_envequiv.backends.protocol import REWARD, TERMINATED, TRUNCATED, Backend
 
 PASSING = {"OrderEnforcing", "PassiveEnvChecker", "TimeLimit"}  # wrappers whose behaviour is reproduced here

@@ -11,7 +11,8 @@ import inspect
 from importlib.metadata import version
 from typing import Any
 
-from pytest_envequiv.backends.functional import Functional, JaxBackend, named_leaves, named_spaces, numeric_constants
+from pytest_envequiv.backends.declared import named_leaves, named_spaces, numeric_constants
+from pytest_envequiv.backends.functional import Functional, JaxBackend
 from pytest_envequiv.backends.protocol import DONE, REWARD, TERMINATED, TRUNCATED, Backend
 from pytest_envequiv.errors import OpenError
 

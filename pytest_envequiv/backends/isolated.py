@@ -21,17 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.backends.process import (
-    VERSION,
-    ProcessBackend,
-    ProgramError,
-    answered,
-    read_outcome,
-    spec_from_wire,
-)
+from pytest_envequiv.backends.process import ProcessBackend, ProgramError, answered, read_outcome
 from pytest_envequiv.backends.protocol import Arrays, Outcome, Spec, State
-from pytest_envequiv.backends.serve import spec_to_wire
 from pytest_envequiv.backends.watching import Outside, Ran
+from pytest_envequiv.backends.wire import VERSION, spec_from_wire, spec_to_wire
 from pytest_envequiv.errors import Gone, OpenError
 from pytest_envequiv.peer import Peer, PeerError, PeerSilent
 

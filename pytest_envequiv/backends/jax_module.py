@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pytest_envequiv.backends.functional import Functional, named_leaves, numeric_constants
+from pytest_envequiv.backends.declared import named_leaves, numeric_constants
+from pytest_envequiv.backends.functional import Functional
 from pytest_envequiv.backends.protocol import AGENT, DONE, MASK, REWARD, TERMINATED, TRUNCATED, Space
 from pytest_envequiv.backends.signatures import (
     OBSERVATION,

@@ -16,8 +16,8 @@ import numpy as np
 
 from pytest_envequiv.backends import tapes
 from pytest_envequiv.backends.codec import as_array, is_jax
+from pytest_envequiv.backends.declared import numeric_constants
 from pytest_envequiv.backends.discovery import Bare, clone
-from pytest_envequiv.backends.functional import numeric_constants
 from pytest_envequiv.backends.lanes import Face, random_action, transposed
 from pytest_envequiv.backends.protocol import AGENT, DONE, MASK, REWARD, TERMINATED, TRUNCATED, Space
 from pytest_envequiv.backends.signatures import (

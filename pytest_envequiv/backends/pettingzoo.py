@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.backends.declared import named_spaces
 from pytest_envequiv.backends.discovery import clone
-from pytest_envequiv.backends.functional import named_spaces
 from pytest_envequiv.backends.lanes import Face, transposed
 from pytest_envequiv.backends.objects import ObjectBackend
 from pytest_envequiv.backends.protocol import AGENT, MASK, REWARD, TERMINATED, TRUNCATED, Backend, Space

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.backends.functional import JaxBackend, is_number, named_spaces
+from pytest_envequiv.backends.declared import is_number, named_spaces
+from pytest_envequiv.backends.functional import JaxBackend
 from pytest_envequiv.backends.jax_module import functional
 from pytest_envequiv.backends.lanes import sample
 from pytest_envequiv.backends.numpy_module import functions_face, object_face

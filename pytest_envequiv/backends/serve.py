@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from pytest_envequiv.backends.process import VERSION, pack, tape_from_wire, tape_to_wire, unpack
-from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, Space, Spec, State
+from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, State
+from pytest_envequiv.backends.wire import pack, spec_to_wire, tape_from_wire, tape_to_wire, unpack
 from pytest_envequiv.errors import EnvequivError
 from pytest_envequiv.peer import read_frame, write_frame
 
@@ -92,26 +92,6 @@ def answerer(backend: Backend, more: Mapping[str, Step] | None = None) -> Callab
         return outcome_to_wire(Outcome(State({}), outcome.outputs, outcome.draws))
 
     return answer
-
-
-def spec_to_wire(spec: Spec) -> dict[str, Any]:
-    """The answer to hello."""
-    return {
-        "version": VERSION,
-        "action": {name: _space_to_wire(space) for name, space in spec.action.items()},
-        "observation": {name: _space_to_wire(space) for name, space in spec.observation.items()},
-        "fields": {name: {"shape": list(leaf.shape), "dtype": leaf.dtype} for name, leaf in spec.fields.items()},
-        "constants": {name: pack(value) for name, value in spec.constants.items()},
-        **{key: getattr(spec, key) for key in ("name", "state", "draws", "batched", "time_limit", "seats")},
-        "conventions": dict(spec.conventions),
-        "versions": dict(spec.versions),
-        "notes": list(spec.notes),
-    }
-
-
-def _space_to_wire(space: Space) -> dict[str, Any]:
-    bounds = {"low": pack(space.low), "high": pack(space.high)}
-    return {"kind": space.kind, "shape": list(space.shape), "dtype": space.dtype, **bounds}
 
 
 def read_state(request: dict[str, Any]) -> State:

@@ -17,7 +17,8 @@ import numpy as np
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from pytest_envequiv.backends.functional import JaxBackend, leaf_names
+from pytest_envequiv.backends.declared import leaf_names
+from pytest_envequiv.backends.functional import JaxBackend
 from pytest_envequiv.whitebox.jaxprs import CALLS, OnEquation, bind, closed, evaluate, inner, walk
 
 Rows = dict[str, np.ndarray]

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pytest_envequiv.backends.functional import named_spaces
+from pytest_envequiv.backends.declared import named_spaces
 from pytest_envequiv.backends.protocol import Leaf, Outcome, Spec, State
 
 WALL, FAST, LIMIT = -1.0, 0.07, 30
