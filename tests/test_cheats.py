@@ -20,7 +20,6 @@ from cheats.pole import EARTH, moved
 from pytest_envequiv import judge as judging
 from pytest_envequiv.backends import isolated, suspect, watching
 from pytest_envequiv.backends.opening import open_backend
-from pytest_envequiv.errors import Gone
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.seal import seal
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, WITHOUT_LEARNING, Settings
@@ -412,11 +411,22 @@ def test_a_process_that_was_begun_and_never_asked_for_is_ended(monkeypatch, tmp_
     assert room._peer._child.poll() is not None
 
 
-def test_what_does_not_start_says_so_only_where_it_is_asked_for(monkeypatch, tmp_path):
-    monkeypatch.setattr(isolated.sys, "executable", str(tmp_path / "nothing"))
-    begun = isolated.Begun("cheats.honest_numpy", {}, None, timeout=60)
-    with pytest.raises(Gone, match="cannot start"):
-        begun.opened()
+def test_where_no_process_can_be_begun_it_is_not_the_target_that_is_blamed(judge, monkeypatch):
+    judged = judge("cheats.honest_numpy")
+    monkeypatch.setattr(isolated.tempfile, "TemporaryDirectory", full)
+    assert judged.run("L1-spec-action").word == EQUAL
+    verdict = judged.run("L1-honest-unwatched")
+    assert verdict.word == INCONCLUSIVE
+    assert "no process of its own could be begun: [Errno 28] No space left on device" in verdict.summary
+    monkeypatch.undo()
+    monkeypatch.setattr(isolated.sys, "executable", "/nothing")
+    assert "cannot start '/nothing'" in judged.run("L1-honest-unwatched").summary
+    monkeypatch.undo()
+    assert judged.run("L1-honest-unwatched").word == EQUAL
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
 
 
 def test_an_isolated_backend_is_the_same_backend():

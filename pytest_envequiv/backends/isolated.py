@@ -25,7 +25,7 @@ from pytest_envequiv.backends.process import ProcessBackend, ProgramError, answe
 from pytest_envequiv.backends.protocol import Arrays, Outcome, Spec, State
 from pytest_envequiv.backends.watching import Outside, Ran
 from pytest_envequiv.backends.wire import VERSION, spec_from_wire, spec_to_wire
-from pytest_envequiv.errors import Gone, OpenError
+from pytest_envequiv.errors import Gone, Limitation, OpenError
 from pytest_envequiv.peer import Peer, PeerError, PeerSilent
 
 PACKAGE = Path(__file__).parent.parent
@@ -158,6 +158,15 @@ def disguise(folder: str) -> str:
     return name
 
 
+def _argv(room: tempfile.TemporaryDirectory[str] | None) -> list[str]:
+    """The command that starts ``cell.main``: of this package, or of a copy of it in ``room``, in disguise."""
+    package = PACKAGE.name if room is None else disguise(room.name)
+    search = [*([] if room is None else [room.name]), *(folder or os.getcwd() for folder in sys.path)]
+    if room is None and str(PACKAGE.parent) not in search:
+        search.append(str(PACKAGE.parent))
+    return [sys.executable, "-P", "-c", BOOT.format(package=package), json.dumps(search)]
+
+
 class Begun:
     """A process that was started and asked to open ``name`` as ``opening.open_backend`` does; it works meanwhile.
 
@@ -177,15 +186,9 @@ class Begun:
         disguised: bool = False,
     ):
         self._name, self._timeout = name, timeout
-        self._room = tempfile.TemporaryDirectory() if disguised else None
+        self._room: tempfile.TemporaryDirectory[str] | None = None
         self._peer: Peer | None = None
-        self._failed: PeerError | None = None
-        package = PACKAGE.name if self._room is None else disguise(self._room.name)
-        search = [folder or os.getcwd() for folder in sys.path]
-        search = [*([] if self._room is None else [self._room.name]), *search]
-        if self._room is None and str(PACKAGE.parent) not in search:
-            search.append(str(PACKAGE.parent))
-        argv = [sys.executable, "-P", "-c", BOOT.format(package=package), json.dumps(search)]
+        self._failed: Exception | None = None
         hello = {
             "op": "hello",
             "version": VERSION,
@@ -198,13 +201,21 @@ class Begun:
             "sizes": list(SIZES) if disguised else None,
         }
         try:
-            self._peer = Peer(argv, env=environment(), own_session=True)
+            self._room = tempfile.TemporaryDirectory() if disguised else None
+            self._peer = Peer(_argv(self._room), env=environment(), own_session=True)
+        except (PeerError, OSError) as error:  # a full disk, say: nothing is known of the target
+            self._failed = Limitation(f"{name}: no process of its own could be begun: {error}")
+            return
+        try:
             self._peer.send(hello, timeout)
         except PeerError as error:
             self._failed = error
 
     def opened(self) -> IsolatedBackend:
-        """The backend, once it is open. Raises OpenError, in one line, or Gone. To be called once."""
+        """The backend, once it is open; to be called once.
+
+        Raises OpenError, in one line, Gone, or Limitation where no process could be begun.
+        """
         try:
             if self._failed is not None:
                 raise self._failed
