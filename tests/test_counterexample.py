@@ -181,6 +181,20 @@ def test_states_that_no_episode_can_be_in_are_not_live(saved):
     assert not shrinking.live(made.bench, at(velocity=0.2))  # faster than the fastest
 
 
+def test_no_way_in_is_looked_for_far_from_play(saved, monkeypatch):
+    """Newton's method may leap anywhere, and Gymnasium's Acrobot takes a turn off its angle at a time: for ever."""
+    made, _, path = saved
+    leaps, asked, step = [], [], made.pair.ref.step
+    monkeypatch.setattr(np.linalg, "lstsq", lambda a, b, rcond: (leaps.append(b) or np.full(len(b), 1e9),))
+    monkeypatch.setattr(made.pair.ref, "step", lambda state, *more: asked.append(state) or step(state, *more))
+    rows = counterexample.load(path).rows
+    for place in (-1.0, -0.8, 0.2, 0.4):  # some are not hit at the first guess
+        there = rows.state.edited(position=np.array([place]), velocity=np.array([0.06]))
+        shrinking.live(made.bench, replace(rows, state=there))
+    assert leaps and asked
+    assert max(np.abs(v).max() for state in asked for v in state.fields.values()) < 1e6
+
+
 def test_whole_number_states_are_shown_as_they_were_found(tmp_path):
     made = judging.of("maze", "clamped index", output=str(tmp_path))
     state = made.run("L2-play-coins").divergence.state
