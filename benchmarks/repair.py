@@ -39,11 +39,13 @@ from pytest_envequiv.power.mutants import Mutant, mutants
 from repair_agent import gate
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Case
+from repair_agent.findings import Run
 from repair_agent.groups import groups
 from repair_agent.journal import Journal
 from repair_agent.offline.engine import Offline
 from repair_agent.prices import table
-from repair_agent.suite import COMPILED, Question, Run, judged
+from repair_agent.question import Question
+from repair_agent.suite import COMPILED, judged
 from repair_agent.tree import guard, worktree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,9 +196,10 @@ def _looped(question: Question, tree: Any, run: Run, result: Repaired, folder: P
         for number in range(TRIES):
             started = time.monotonic()
             case = Case(question, tree, group, run, budget, journal, number)
-            attempt = engine.attempt(case)
-            result.search += time.monotonic() - started
-            ruling = gate.ruled(case, frozen) if attempt.changed else None
+            with gate.ready(case) as begun:
+                attempt = engine.attempt(case)
+                result.search += time.monotonic() - started
+                ruling = gate.ruled(case, frozen, begun) if attempt.changed else None
             said = "" if ruling is None else "accepted" if ruling.accepted else f"refused: {ruling.why}"
             result.steps.append(f"{group.key}: {attempt.why} {said}".strip())
             if ruling is None:

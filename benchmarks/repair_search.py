@@ -47,11 +47,12 @@ from pytest_envequiv.power.mutants import Mutant
 from pytest_envequiv.verdict import EQUAL, LEVELS, Settings
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Case
+from repair_agent.findings import OPEN, Finding, Run
 from repair_agent.groups import groups
 from repair_agent.journal import Journal
 from repair_agent.offline import engine, screening
 from repair_agent.prices import table
-from repair_agent.suite import OPEN, Finding, Question, Run
+from repair_agent.question import Question
 from repair_agent.tree.worktree import Worktree
 
 SOON = engine.SOON  # of the time, after which half a repair is good enough: as the engine has it

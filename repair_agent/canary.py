@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_envequiv.power.mutants import mutants
-from repair_agent.suite import OPEN, Question, judged, never, silent
+from repair_agent.findings import OPEN
+from repair_agent.question import Question
+from repair_agent.suite import judged, never, silent
 from repair_agent.tree.worktree import CACHES, Worktree, allowed, git
 
 TRIES = 5

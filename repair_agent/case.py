@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from repair_agent.budget import Budget
+from repair_agent.findings import Run
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
-from repair_agent.suite import Question, Run
+from repair_agent.question import Question
 from repair_agent.tree.worktree import Worktree
 
 

@@ -23,13 +23,13 @@ from typing import Any
 from rich.console import Console
 
 from pytest_envequiv.verdict import side_named
-from repair_agent import dry_run, journal, loop, session, stub, suite
+from repair_agent import dry_run, findings, journal, loop, session, stub
 from repair_agent.budget import Limits
 from repair_agent.command import Command
 from repair_agent.model.api import Unusable
 from repair_agent.model.messages import Options
 from repair_agent.prices import UnknownPrice, table
-from repair_agent.suite import Question
+from repair_agent.question import Question
 from repair_agent.tree.worktree import Unfit
 
 PROFILES = ("quick", "standard", "thorough")
@@ -188,7 +188,7 @@ def _before(options: argparse.Namespace, question: Question, output: Path) -> di
             raise ValueError(f"{options.replay} is of ref={then['ref']} target={then['target']}, not of this pair")
         return {**begun["asked"], **{name: then[name] for name in ("profile", "contract", "seed")}}
     if options.report:
-        settings = suite.read(options.report, question, Path.cwd()).settings
+        settings = findings.read(options.report, question, Path.cwd()).settings
         return {name: settings[name] for name in ("profile", "contract", "seed") if settings.get(name) is not None}
     return {}
 

@@ -18,6 +18,7 @@ from repair_agent import suite
 from repair_agent.budget import Exhausted
 from repair_agent.case import Attempt, Case
 from repair_agent.model.prompt import Material, gathered, whole
+from repair_agent.question import command
 from repair_agent.tree import worktree
 
 PLACE = "{prompt_file}"
@@ -55,7 +56,7 @@ class Command:
         folder.mkdir(parents=True, exist_ok=True)
         number = 1 + sum(1 for _ in folder.glob("prompt-*.md"))
         asked, said = folder / f"prompt-{number}.md", folder / f"output-{number}.txt"
-        text = whole(case, self._material) + WORDS.replace("{command}", suite.command(case.question))
+        text = whole(case, self._material) + WORDS.replace("{command}", command(case.question))
         asked.write_text(text, encoding="utf-8")
         argv = [word.replace(PLACE, str(asked.resolve())) for word in self._words]
         limit = min(self._seconds, case.budget.seconds_left)

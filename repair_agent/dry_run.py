@@ -13,6 +13,7 @@ from rich.console import Console
 from repair_agent import session
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Case
+from repair_agent.findings import Run
 from repair_agent.groups import groups
 from repair_agent.journal import Journal
 from repair_agent.live import Line
@@ -20,7 +21,6 @@ from repair_agent.model import prompt
 from repair_agent.model.messages import Prompt, body, bound
 from repair_agent.model.tools import DEFINITIONS
 from repair_agent.session import Request
-from repair_agent.suite import Run
 from repair_agent.tree import worktree
 from repair_agent.tree.worktree import Worktree
 

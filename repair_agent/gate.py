@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from repair_agent.canary import canary
+from repair_agent.findings import OPEN, Run
 from repair_agent.groups import Group
-from repair_agent.suite import OPEN, Question, Run, judged, place, silent
+from repair_agent.question import Question
+from repair_agent.suite import Begun, judged, place, silent
 from repair_agent.tree import guard
 from repair_agent.tree.extent import astray
 from repair_agent.tree.guard import Frozen
@@ -50,8 +53,24 @@ class Ruling:
     seed: int | None = None  # the unseen one on which a check is not EQUAL
 
 
-def ruled(case: Step, frozen: Frozen) -> Ruling:
-    """Whether what lies uncommitted in the tree is a step: the guard, then the suite, the group's own checks first."""
+@contextmanager
+def ready(case: Step) -> Iterator[Begun | None]:
+    """The suite that ``ruled`` will ask, which loads while an engine works; None where no process can be begun."""
+    begun = None
+    with suppress(OSError):  # it is told of where it is asked
+        begun = Begun(case.question, case.tree.root, first=_asked(case))
+    try:
+        yield begun
+    finally:
+        if begun is not None:
+            begun.close()
+
+
+def ruled(case: Step, frozen: Frozen, begun: Begun | None = None) -> Ruling:
+    """Whether what lies uncommitted in the tree is a step: the guard, then the suite, the group's own checks first.
+
+    ``begun``: what ``ready`` gave; it can be asked once.
+    """
     before, root, tell = case.run, case.tree.root, case.tell
     if not diff(case.tree, since=tip(case.tree)):
         return Ruling(False, "nothing was changed")
@@ -59,9 +78,9 @@ def ruled(case: Step, frozen: Frozen) -> Ruling:
         return Ruling(False, forbidden)
     limit = _patience(before.seconds)
     opened = _opened(before)
-    asked = tuple(c for c in case.group.checks if c in before.expected) if opened else ()
+    asked = _asked(case)
     tell(f"{case.group.key}: the suite, {len(asked)} checks of the group first" if asked else "the suite")
-    run = judged(case.question, root, seconds=limit, tell=tell, first=asked)
+    run = judged(case.question, root, seconds=limit, tell=tell, first=asked, begun=begun)
     told = any(_word(run, c) != "MISSING" for c in asked)
     if told and not _turned(before, run, asked):  # cheap, as the rest was not run; most attempts end here
         return Ruling(False, f"no check of the group turned EQUAL: {_still(run, asked)}")
@@ -170,6 +189,11 @@ def _forbidden(question: Question, tree: Worktree, before: Frozen) -> str:
     after = guard.frozen(question, tree, tuple(before.more))
     lines = [*guard.changed(before, after), *guard.refused(before, after)]
     return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
+
+
+def _asked(case: Step) -> tuple[str, ...]:
+    """The checks that come first."""
+    return tuple(c for c in case.group.checks if c in case.run.expected) if _opened(case.run) else ()
 
 
 def _opened(run: Run) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repair_agent.suite import OPEN, Finding, Run
+from repair_agent.findings import OPEN, Finding, Run
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ from typing import Any
 from repair_agent import gate
 from repair_agent.budget import Budget, Exhausted
 from repair_agent.case import Attempt, Case, Engine
+from repair_agent.findings import OPEN, Finding, Run
 from repair_agent.groups import Group, groups
 from repair_agent.journal import Journal
-from repair_agent.suite import OPEN, Finding, Question, Run, silent
+from repair_agent.question import Question
+from repair_agent.suite import silent
 from repair_agent.tree import worktree
 from repair_agent.tree.guard import Frozen
 from repair_agent.tree.worktree import Worktree
@@ -158,8 +160,9 @@ def _group(plan: Plan, point: Checkpoint, group: Group) -> Checkpoint:
                 question=point.question, tree=point.tree, group=group, run=point.run, budget=plan.budget,
                 journal=plan.journal, tries=number, history=_history(point, group), tell=plan.now,
             )  # fmt: skip
-            attempt = engine.attempt(case)
-            ruling = gate.ruled(case, plan.frozen) if attempt.changed else None
+            with gate.ready(case) as begun:
+                attempt = engine.attempt(case)
+                ruling = gate.ruled(case, plan.frozen, begun) if attempt.changed else None
             step = _step(group, engine, attempt, ruling, time.monotonic() - began, plan.budget.spent.dollars - spent)
             step = replace(step, wrong=wrong)
             if ruling is not None and ruling.accepted:

@@ -11,8 +11,8 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from repair_agent.budget import Budget
+from repair_agent.findings import OPEN, Run
 from repair_agent.loop import Checkpoint, Step
-from repair_agent.suite import OPEN, Run
 
 SCHEMA_VERSION = 1
 LINES = 120  # of the diff that are shown; report.json has all of it

@@ -23,10 +23,11 @@ from rich.console import Console
 from pytest_envequiv import contents
 from pytest_envequiv.errors import OpenError
 from pytest_envequiv.verdict import pair_name
-from repair_agent import journal, loop, report, stub, suite
+from repair_agent import findings, journal, loop, report, stub, suite
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Engine
 from repair_agent.command import Command
+from repair_agent.findings import Run
 from repair_agent.groups import groups
 from repair_agent.journal import Journal
 from repair_agent.live import Line
@@ -36,7 +37,7 @@ from repair_agent.model.conversation import Conversation
 from repair_agent.model.messages import Options
 from repair_agent.offline.engine import Offline
 from repair_agent.prices import Prices
-from repair_agent.suite import Question, Run
+from repair_agent.question import LEVELS, Question
 from repair_agent.tree import extent, guard, worktree
 from repair_agent.tree.guard import Frozen
 from repair_agent.tree.worktree import Worktree
@@ -270,7 +271,7 @@ def _to_go_on(point: loop.Checkpoint) -> loop.Checkpoint:
 def baseline(request: Request, tree: Worktree, line: Line) -> Run:
     """What the suite says of the target as it is: the report that was given if it is about these very files."""
     if request.report is not None:
-        run = suite.read(request.report, request.question, request.folder)
+        run = findings.read(request.report, request.question, request.folder)
         stale = _stale(run, request.question)
         if not stale:
             return run
@@ -291,7 +292,7 @@ def _stale(run: Run, question: Question) -> str:
         return "is of another profile, seed or contract"
     if any(finding.word == "MISSING" for finding in run.findings.values()):
         return "does not hold every check"
-    if not set(suite.LEVELS) <= set(settings.get("levels") or suite.LEVELS) and not question.options:
+    if not set(LEVELS) <= set(settings.get("levels") or LEVELS) and not question.options:
         return f"holds {', '.join(settings['levels'])} only"
     named = run.contents.get("contract")
     try:

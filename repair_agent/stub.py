@@ -13,6 +13,7 @@ from typing import Any
 
 from repair_agent import suite
 from repair_agent.model import aside
+from repair_agent.question import Question
 
 WORKFLOWS = ("translate", "verify", "specification")
 
@@ -42,7 +43,7 @@ print(json.dumps({
 
 def interface(reference: str, root: Path, seconds: float = 300.0) -> dict[str, Any]:
     """What a reference declares: action, observation, fields, time limit. Raises ValueError with its own words."""
-    env = aside.clean(suite.environment(suite.Question(reference, ""), root))
+    env = aside.clean(suite.environment(Question(reference, ""), root))
     code, out, said = aside.process([sys.executable, "-c", LOOK, reference], root, env, "", seconds)
     if code is None:
         raise ValueError(f"ref={reference} did not open within {seconds:g} s")

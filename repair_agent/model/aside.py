@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from repair_agent import suite
+from repair_agent.question import Question
 
 SECRETS = ("API_KEY", "AUTH_TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "ANTHROPIC_")
 SECONDS = 300.0
 
 
-def ask(question: suite.Question, root: Path, request: dict[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
+def ask(question: Question, root: Path, request: dict[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
     """The answer of ``evaluate.py`` to a request about a pair; {"error", "traceback"} if there is none."""
     asked = {**request, "settings": question.settings()}
     env = clean(suite.environment(question, root))

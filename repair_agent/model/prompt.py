@@ -15,7 +15,7 @@ from typing import Any
 from repair_agent.case import Case
 from repair_agent.model import aside, wording
 from repair_agent.model.editor import Files, numbered
-from repair_agent.suite import Question
+from repair_agent.question import Question
 
 TEMPLATE = Path(__file__).parent / "prompts" / "template.md"
 WORKFLOWS = ("repair", "translate", "verify", "specification")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from repair_agent.suite import Finding, Run
+from repair_agent.findings import Finding, Run
 
 LONGEST = 400  # characters of one value
 DRAWS = 6  # of one step that are shown

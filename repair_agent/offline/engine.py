@@ -20,7 +20,8 @@ from typing import Any
 
 from repair_agent import journal
 from repair_agent.case import Attempt, Case
-from repair_agent.suite import Question, environment
+from repair_agent.question import Question
+from repair_agent.suite import environment
 
 SECONDS = 120.0  # one search may take
 SOON = 0.3  # of the time, after which an edit that leaves other fields wrong is good enough

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from pytest_envequiv import contents
-from repair_agent.suite import Question, environment, other_checkouts
+from repair_agent.question import Question
+from repair_agent.suite import environment, other_checkouts
 from repair_agent.tree import modules
 from repair_agent.tree.worktree import Unfit
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest_envequiv
 from pytest_envequiv import contents
 from pytest_envequiv.errors import OpenError
-from repair_agent.suite import Question
+from repair_agent.question import Question
 from repair_agent.tree import modules, reach
 from repair_agent.tree.reach import Objection, Surroundings
 from repair_agent.tree.worktree import Worktree, allowed, sweep

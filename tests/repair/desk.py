@@ -6,11 +6,12 @@ from pathlib import Path
 
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Case
+from repair_agent.findings import Finding, Run
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
 from repair_agent.model.tools import EDITOR, Tools
 from repair_agent.prices import table
-from repair_agent.suite import Finding, Question, Run
+from repair_agent.question import Question
 from repair_agent.tree.worktree import Worktree
 
 TEXT = "def a():\n    return 1\n\n\ndef b():\n    return 1\n"

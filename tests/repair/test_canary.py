@@ -6,7 +6,8 @@ import pytest
 
 from repair_agent import canary as canaries
 from repair_agent.canary import bugs, canary
-from repair_agent.suite import Finding, Question, Run
+from repair_agent.findings import Finding, Run
+from repair_agent.question import Question
 from repair_agent.tree import worktree
 from repair_agent.tree.worktree import open_worktree
 

@@ -16,7 +16,7 @@ from pytest_envequiv import contents
 from repair_agent import cli, session, stub
 from repair_agent.model import aside
 from repair_agent.model.tools import EDITOR
-from repair_agent.suite import NODE
+from repair_agent.question import NODE
 
 DECLARED = {
     "action": {"action": {"kind": "discrete", "shape": [], "dtype": "int64", "low": 0, "high": 2}},

@@ -13,11 +13,12 @@ from repair_agent import journal
 from repair_agent.budget import Budget, Exhausted, Limits
 from repair_agent.case import Case
 from repair_agent.command import Command
+from repair_agent.findings import Run
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
 from repair_agent.model.prompt import Material
 from repair_agent.prices import table
-from repair_agent.suite import Question, Run
+from repair_agent.question import Question
 from repair_agent.tree import worktree
 
 QUESTION = Question("reference", "port")

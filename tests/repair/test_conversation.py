@@ -13,6 +13,7 @@ from messages_server import Answer, Server, breaks, fails, malformed, refuses, s
 from repair_agent import journal
 from repair_agent.budget import Budget, Exhausted, Limits, Usage
 from repair_agent.case import Case
+from repair_agent.findings import Finding, Run
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
 from repair_agent.model import conversation, tools
@@ -22,7 +23,7 @@ from repair_agent.model.messages import Options, Reply
 from repair_agent.model.prompt import Material, fenced
 from repair_agent.model.tools import EDITOR
 from repair_agent.prices import table
-from repair_agent.suite import Finding, Question, Run
+from repair_agent.question import Question
 from repair_agent.tree import guard, worktree
 from repair_agent.tree.worktree import Worktree
 

@@ -17,7 +17,7 @@ from repair_agent.case import Case
 from repair_agent.model import aside
 from repair_agent.model.evaluate import relevant
 from repair_agent.model.tools import Tools
-from repair_agent.suite import Question
+from repair_agent.question import Question
 from repair_agent.tree.worktree import Worktree
 
 HANDWRITTEN = Path(__file__).parents[2] / "examples" / "handwritten"

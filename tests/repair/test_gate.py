@@ -10,8 +10,10 @@ import pytest
 
 from repair_agent import gate
 from repair_agent.canary import Canary
+from repair_agent.findings import OPEN, Finding, Run
 from repair_agent.groups import Group, groups
-from repair_agent.suite import OPEN, Finding, Question, Run, judged
+from repair_agent.question import Question
+from repair_agent.suite import judged
 from repair_agent.tree import guard, worktree
 from repair_agent.tree.worktree import Worktree, open_worktree
 

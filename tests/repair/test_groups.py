@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from repair_agent.findings import OPEN, Finding, Run
 from repair_agent.groups import groups
-from repair_agent.suite import OPEN, Finding, Run
 
 
 def run_of(*failures, order=(), trouble=""):

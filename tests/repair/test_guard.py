@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repair_agent.suite import Question
+from repair_agent.question import Question
 from repair_agent.tree import guard
 from repair_agent.tree.guard import changed, frozen, refused
 from repair_agent.tree.reach import Surroundings, of_python, of_rust

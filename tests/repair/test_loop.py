@@ -10,9 +10,10 @@ import pytest
 from repair_agent import gate, loop
 from repair_agent.budget import Budget, Exhausted, Limits
 from repair_agent.case import Attempt
+from repair_agent.findings import Finding, Run
 from repair_agent.gate import Ruling
 from repair_agent.journal import Journal, read
-from repair_agent.suite import Finding, Question, Run
+from repair_agent.question import Question
 from repair_agent.tree import worktree
 from repair_agent.tree.guard import Frozen
 from repair_agent.tree.worktree import Worktree

@@ -12,12 +12,13 @@ import pytest
 
 from repair_agent.budget import Budget, Exhausted, Limits
 from repair_agent.case import Case
+from repair_agent.findings import Finding, Run
 from repair_agent.groups import Group
 from repair_agent.journal import Journal, read
 from repair_agent.offline import engine as offline
 from repair_agent.offline.engine import Found, Offline, Search
 from repair_agent.prices import table
-from repair_agent.suite import Finding, Question, Run
+from repair_agent.question import Question
 from repair_agent.tree.worktree import Worktree
 
 

@@ -10,12 +10,13 @@ import pytest
 from repair_agent import stub
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Case
+from repair_agent.findings import Finding, Run
 from repair_agent.groups import Group
 from repair_agent.journal import Journal
 from repair_agent.model import prompt
 from repair_agent.model.prompt import Material, fenced, filled, first_message, gathered, parts, system_prompt, whole
 from repair_agent.prices import table
-from repair_agent.suite import Finding, Question, Run
+from repair_agent.question import Question
 from repair_agent.tree.worktree import Worktree
 
 QUESTION = Question("gymnasium:Probe-v0", "port")

@@ -15,11 +15,11 @@ from pytest_envequiv.contract import Contract
 from pytest_envequiv.errors import OpenError
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.verdict import Settings
+from repair_agent.findings import OPEN
 from repair_agent.offline import screening
 from repair_agent.offline.mining import Mined
 from repair_agent.offline.screening import Case, Job, mended
 from repair_agent.offline.transitions import RESETS, ROWS, Saved, gather, misses
-from repair_agent.suite import OPEN
 
 
 @pytest.fixture(scope="module")

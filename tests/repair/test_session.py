@@ -22,7 +22,7 @@ from repair_agent import journal, loop, session
 from repair_agent.model.messages import Options
 from repair_agent.model.tools import EDITOR
 from repair_agent.prices import table
-from repair_agent.suite import Question
+from repair_agent.question import Question
 
 
 def edit(bug: tuple[str, str]):

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import toy_judge
 
-from repair_agent.suite import OPEN, Question, judged, read
+from repair_agent.findings import OPEN, read
+from repair_agent.question import Question
+from repair_agent.suite import judged
 
 IDS = ("L1-bounds-position", "L2-boundary-position", "L2-boundary-velocity", "L3-lockstep-reward")
 

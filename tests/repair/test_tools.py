@@ -7,9 +7,9 @@ from desk import DIVERGENCE, finding, use
 
 from repair_agent import journal
 from repair_agent.budget import Exhausted, Limits
+from repair_agent.findings import Run
 from repair_agent.model import aside, tools, wording
 from repair_agent.model.tools import DEFINITIONS, Tools
-from repair_agent.suite import Run
 
 
 def test_every_schema_is_strict():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from repair_agent.suite import Question
+from repair_agent.question import Question
 from repair_agent.tree import worktree
 from repair_agent.tree.extent import astray, default_files, search
 from repair_agent.tree.worktree import Unfit, open_worktree, reopen

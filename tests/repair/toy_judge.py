@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from repair_agent.suite import OPEN, Finding, Question, Run, never, silent
+from repair_agent.findings import OPEN, Finding, Run
+from repair_agent.question import Question
+from repair_agent.suite import never, silent
 
 FAR = 1_000
 ROWS = 64
@@ -105,6 +107,7 @@ def judged(
     fresh=False,
     first=(),
     stop=never,
+    begun=None,
 ) -> Run:
     """As ``suite.judged``; too quick to be stopped."""
     path = root.joinpath(*question.target.partition(":")[0].split(".")).with_suffix(".py")
@@ -207,15 +210,26 @@ def source(question: Question, root: Path, request: dict, seconds: float = 0.0) 
     return {"files": [{"path": str(path), "text": path.read_text()}]}
 
 
-PLACES = (("gate", "judged"), ("canary", "judged"), ("suite", "judged"), ("model.aside", "ask"))
+def unready(*_, **__):
+    """As ``suite.Begun`` where no process can be begun: there is nothing here that would have to load."""
+    raise OSError("not in this toy")
+
+
+PLACES = (
+    ("gate", "judged", judged),
+    ("gate", "Begun", unready),
+    ("canary", "judged", judged),
+    ("suite", "judged", judged),
+    ("model.aside", "ask", source),
+)
 
 
 def install(put) -> None:
     """``put(object, name, value)`` for each place in which the program asks for the suite."""
     import importlib
 
-    for module, name in PLACES:
-        put(importlib.import_module(f"repair_agent.{module}"), name, judged if name == "judged" else source)
+    for module, name, toy in PLACES:
+        put(importlib.import_module(f"repair_agent.{module}"), name, toy)
 
 
 if __name__ == "__main__":
