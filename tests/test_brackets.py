@@ -52,6 +52,7 @@ def trial_of(function, meant, columns: int) -> Trial:
         tolerance={"reward": np.full(wanted.shape, 1e-4)},
         counts={"reward": np.ones(len(wanted), bool)},
         wrong=frozenset({"reward"}),
+        root=frozenset({"reward"}),
     )
     return Trial(case)
 

@@ -23,6 +23,7 @@ def trial_of(function, meant, outputs: tuple[str, ...]) -> Trial:
         tolerance={n: np.full((64, 1), 1e-5) for n in outputs},
         counts={n: np.ones(64, bool) for n in outputs},
         wrong=frozenset(outputs),
+        root=frozenset(outputs),
     )
     return Trial(case)
 

@@ -27,6 +27,7 @@ def case_of(function, meant) -> Case:
         tolerance={"state.y": np.full(expected.shape, 1e-4)},
         counts={"state.y": np.ones(ROWS, bool)},
         wrong=frozenset({"state.y"}),
+        root=frozenset({"state.y"}),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,7 @@ ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them
 SHORT = 16  # elements of an array of the reference's settings that are numbers to try
 NAMED = 10  # suspects in a report
 PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
+HANDED_ON = 0.9  # to one that also computes something else, or by a call
 PART = 0.88  # at most, of a line of an expression on which no operation begins
 
 
@@ -66,16 +68,16 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     backend: Any = bench.pair.target.backend
     where = sources.setting_sites(backend.functional.params)
     if step is not None:
-        called, silent = _written_in(backend, "step")
+        called, silent = _written_in(backend, "step", [check.field, *followers])
         found = blame(_step_case(bench, step, check.field, followers), where, called, silent)
-        return _with_idle(_with_silent(found, silent), backend.traced("step"))
+        return _with_silent(_with_idle(found, backend.traced("step")), silent)
     if check.subject == "reset" and check.field != "joint":
         step = shared(bench)
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
-            called, silent = _written_in(backend, "reset")
+            called, silent = _written_in(backend, "reset", [check.field, *others])
             found = blame(_reset_case(bench, step, check.field, others), where, called, silent)
-            return _with_idle(_with_silent(found, silent), backend.traced("reset"))
+            return _with_silent(_with_idle(found, backend.traced("reset")), silent)
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
         return _written(backend, "reset")
     if check.subject in ("spec", "contains"):
@@ -87,9 +89,11 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     return _behind(backend, check.field, bench)
 
 
-def _written_in(backend: Any, what: str) -> tuple[dict[str, list[Site]], list[sources.Silent]]:
+def _written_in(
+    backend: Any, what: str, wrong: Sequence[str] = ()
+) -> tuple[dict[str, list[Site]], list[sources.Silent]]:
     """Of the functions in which operations of a step or reset are written: {output: lines at which a value is called
-    so, "": what they return}, and the lines that only pass on a value."""
+    so, "": what they return}, and the lines that only pass on a value. ``wrong``: the fields that are looked at."""
     traced = backend.traced(what)
     sites = sources.sites_of(traced.closed)
     files, functions = sorted({s.file for s in sites}), {s.function.rpartition(".")[2] for s in sites}
@@ -98,7 +102,18 @@ def _written_in(backend: Any, what: str) -> tuple[dict[str, list[Site]], list[so
         leaf = output.rpartition(".")[2]
         called[output] = sources.named_places(files, functions, {leaf, *CALLED.get(leaf, ())})
     busy = {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
-    return called, sources.silent_lines(files, functions, busy)
+    behind = _lines_behind(traced, wrong) if wrong else busy
+    return called, sources.silent_lines(files, functions, busy, behind)
+
+
+def _lines_behind(traced: Traced, fields: Sequence[str]) -> set[tuple[str, int]]:
+    """(file, line) of the operations by which fields of a check are computed."""
+    program = flat(traced.closed)
+    leaves = {name.rpartition(".")[2] for name in fields}
+    sliced = zip(traced.outputs, slices(program), strict=True)
+    numbers = {n for output, behind in sliced if output.rpartition(".")[2] in leaves for n in behind}
+    sites = {site for n in numbers if (site := program.ops[n].site) is not None and program.ops[n].name not in PASSING}
+    return {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
 
 
 # What else outputs are called in people's code.
@@ -113,13 +128,20 @@ CALLED = {
 
 def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Suspect]:
     """The suspects, and the lines that pass values to or from the best of them without computing anything."""
-    more = [
-        Suspect(suspect.score * PASSED_ON, other.place, f"passes on what line {suspect.site.line} uses")
-        for suspect in found
-        if suspect.score >= SUFFICIENT
-        for other in silent
-        if other.place.file == suspect.site.file and suspect.site.line in other.used | other.made
-    ]
+    more = []
+    for suspect in (s for s in found if s.score >= SUFFICIENT):
+        for other in silent:
+            lines = other.used | other.made
+            here = (suspect.site.file, suspect.site.line) in {(other.place.file, line) for line in lines}
+            called = any(c.file == other.place.file and c.line in lines for c in suspect.callers)
+            if here or called:
+                score = suspect.score * (PASSED_ON if here and not other.busy else HANDED_ON)
+                more.append(Suspect(score, other.place, f"passes on what line {suspect.site.line} uses"))
+    for suspect in (s for s in found if s.missing):
+        line = sources.next_statement(suspect.site)
+        if line is not None:
+            site = replace(suspect.site, line=line, end_line=line)
+            more.append(Suspect(suspect.score * PASSED_ON, site, f"what line {suspect.site.line} lacks may stand here"))
     return sorted([*found, *more], key=lambda s: -round(s.score, 6))
 
 
@@ -191,7 +213,7 @@ def _case(
     expected: Arrays = {}
     tolerance: Arrays = {}
     counts: Arrays = {}
-    wrong = set()
+    wrong, roots = set(), set()
     for name, found in step.found.items():
         if found.rows.any() and name not in family:
             continue  # another cause: nobody says what this one should be
@@ -200,6 +222,8 @@ def _case(
             counts[output] = counted(pair, found.field, ours, theirs) & ~found.ties[rows] & ~found.unsure[rows]
             if name in family:
                 wrong.add(output)
+            if name == root:
+                roots.add(output)
     constants = {bare(k): np.asarray(v, float) for k, v in pair.ref.spec.constants.items()}
     return Case(
         traced=traced,
@@ -209,6 +233,7 @@ def _case(
         tolerance=tolerance,
         counts=counts,
         wrong=frozenset(wrong),
+        root=frozenset(roots),
         known={name: constants[bare(name)] for name in traced.constants if bare(name) in constants},
         numbers=tuple(sorted({float(x) for v in constants.values() for x in v.flat[:SHORT]})),
     )

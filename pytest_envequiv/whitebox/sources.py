@@ -9,8 +9,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from types import FrameType
 from typing import Any
 
@@ -22,11 +23,13 @@ class Silent:
     """An assignment or return that only passes on what is there.
 
     used   later lines that use what it assigns; made: earlier lines that assign what it passes on
+    busy   it also computes something, but not of that
     """
 
     place: Site
     used: frozenset[int]
     made: frozenset[int]
+    busy: bool = False
 
 
 def code(place: Site) -> str:
@@ -157,9 +160,38 @@ def returned_places(files: Iterable[str], functions: Container[str]) -> list[Sit
     return found
 
 
-def silent_lines(files: Iterable[str], functions: Container[str], busy: Container[tuple[str, int]]) -> list[Silent]:
+def statement_lines(file: str, first: int, last: int) -> list[int]:
+    """The lines from ``first`` to ``last`` on which a statement begins."""
+    return sorted({n.lineno for n in nodes_of(file) if isinstance(n, ast.stmt) and first <= n.lineno <= last})
+
+
+def function_starts(file: str) -> list[int]:
+    """The lines on which the functions of a file begin."""
+    return [n.lineno for n in nodes_of(file) if isinstance(n, ast.FunctionDef)]
+
+
+def next_statement(place: Site) -> int | None:
+    """The line of the statement that follows, in the same block, the one that a place is in."""
+    best: tuple[int, int] | None = None
+    for node in nodes_of(place.file):
+        for block in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
+            for here, after in pairwise(block if isinstance(block, list) else []):
+                if here.lineno <= place.line <= (here.end_lineno or here.lineno) and (
+                    not best or here.lineno > best[0]
+                ):
+                    best = here.lineno, after.lineno
+    return None if best is None else best[1]
+
+
+def silent_lines(
+    files: Iterable[str],
+    functions: Container[str],
+    busy: Container[tuple[str, int]],
+    behind: Container[tuple[str, int]] = (),
+) -> list[Silent]:
     """Assignments and returns in some functions of whose lines none is ``busy``, (file, line): what they do leaves no
-    operation."""
+    operation. Calls and tuples too that hand on names as they are, if only what else they are handed is computed there:
+    if none of their lines is ``behind`` what is looked at."""
     found = []
     for file, function in functions_in(files, functions):
         uses: dict[str, set[int]] = {}
@@ -176,14 +208,34 @@ def silent_lines(files: Iterable[str], functions: Container[str], busy: Containe
                 for name in targets:
                     makes.setdefault(name, set()).update(span)
         for node, value, span in statements:
-            if any((file, line) in busy for line in span):
-                continue
             given = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
             taken = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
-            used = {line for name in given for line in uses.get(name, ()) if line > node.lineno}
-            made = {line for name in taken for line in makes.get(name, ()) if line < node.lineno}
-            place = _place(file, value, function.name, node.lineno)
-            found.append(Silent(place, frozenset(used), frozenset(made)))
+            parts = _handed_on(value)
+            occupied = any((file, line) in busy for line in span)
+            if occupied:
+                if not parts or any((file, line) in behind for line in span):
+                    continue
+                taken = {name for name, _ in parts}
+            used = frozenset(line for name in given for line in uses.get(name, ()) if line > node.lineno)
+            for names, line in ((taken, node.lineno), *(({name}, line) for name, line in parts if line != node.lineno)):
+                made = frozenset(line for name in names for line in makes.get(name, ()) if line < node.lineno)
+                found.append(Silent(_place(file, value, function.name, line), used, made, occupied))
+    return found
+
+
+def _handed_on(value: ast.expr) -> list[tuple[str, int]]:
+    """(name, line) of what a call is handed, or a tuple holds, as it is or but for its shape (``x.squeeze()``)."""
+    if isinstance(value, ast.Call):
+        parts = [*value.args, *(k.value for k in value.keywords)]
+    else:
+        parts = value.elts if isinstance(value, ast.Tuple) else []
+    found = []
+    for part in parts:
+        bare = part
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and not part.args:
+            bare = part.func.value
+        if isinstance(bare, ast.Name):
+            found.append((bare.id, part.lineno))
     return found
 
 
@@ -194,6 +246,26 @@ def element_place(place: Site, element: int, count: int) -> Site:
             continue
         if place.line <= node.lineno and (node.end_lineno or node.lineno) <= max(place.end_line, place.line):
             return _place(place.file, node.elts[element], place.function, node.elts[element].lineno)
+    return place
+
+
+def operand_place(place: Site, number: int) -> Site:
+    """Where an operand of the expression at a place stands, if it has a line of its own; else the place."""
+    span = (place.line, place.end_line, place.column, place.end_column)
+    for node in nodes_of(place.file) if place.end_line > place.line else ():
+        if not isinstance(node, ast.expr):
+            continue
+        if (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset) != span:
+            continue
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.BinOp):
+            parts = [node.left, node.right]
+        elif isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call):
+            parts = node.args
+        if number < len(parts) and not isinstance(parts[number], ast.BinOp | ast.Call):
+            return replace(place, line=parts[number].lineno, end_line=parts[number].lineno)
     return place
 
 

@@ -27,6 +27,7 @@ class Edit:
     change: Change | Others
     weight: float = 1.0
     elements: tuple[int, ...] = ()
+    operand: int | None = None  # the one that is changed
 
     def tried(self, trial: Trial, group: Sequence[int]) -> Mapping[int, Any]:
         """All values with the change made at every operation of the group."""
@@ -219,10 +220,11 @@ def literals(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         old = float(value.ravel()[0])
         for other, why, weight in numbers_for(trial, old):
             if value.dtype.kind == "f" or not other % 1:
-                yield Edit(why, with_number(slot, other), weight)
+                yield Edit(why, with_number(slot, other), weight, operand=slot)
         if value.dtype.kind == "f":
             for right, weight in solved(trial, partial(_run_with, trial, group, slot), old):
-                yield Edit(f"{right:.6g} in the place of {old:.6g}", with_number(slot, right), weight)
+                why = f"{right:.6g} in the place of {old:.6g}"
+                yield Edit(why, with_number(slot, right), weight, operand=slot)
 
 
 def _run_with(trial: Trial, group: Sequence[int], slot: int, number: float) -> dict[int, Any]:
@@ -238,12 +240,24 @@ def with_number(slot: int, number: float) -> Change:
     return change
 
 
+def inputs(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
+    """Another input in the place of one, such as a setting: there are few, so that they are soon tried."""
+    op = trial.program.ops[group[0]]
+    for slot, atom in enumerate(op.inputs):
+        if len(group) > 1 or isinstance(atom, Constant) or trial.source(atom) not in trial.program.inputs:
+            continue
+        for name, place in trial.named_inputs():
+            if _stands_for(trial.values[atom], trial.values[place]):
+                change = _with_value(slot, trial.values[place])
+                yield Edit(f"{name} in the place of an operand", change, 0.945, operand=slot)
+
+
 def variables(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     """Another value of the same kind in the place of an operand."""
     op = trial.program.ops[group[0]]
     if len(group) > 1 and (op.name not in PASSING or op.name == "broadcast_in_dim"):  # an element of an array
         yield from _variables_of_calls(trial, group)
-    if len(group) > 1 or (op.name in PASSING and op.name != "broadcast_in_dim"):
+    if len(group) > 1 or (op.name in PASSING and op.name not in ("broadcast_in_dim", "squeeze")):
         return
     if int(np.prod(op.shapes[0], dtype=int)) != trial.rows:
         yield from _other_operands(trial, group[0])
@@ -253,7 +267,7 @@ def variables(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         own = np.asarray(atom.value if isinstance(atom, Constant) else trial.values[atom])
         for name, value in known:
             if _stands_for(own, value):
-                yield Edit(f"{name} in the place of an operand", _with_value(slot, value), 0.92)
+                yield Edit(f"{name} in the place of an operand", _with_value(slot, value), 0.92, operand=slot)
 
 
 def _other_operands(trial: Trial, number: int) -> Iterator[Edit]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,16 @@ from pytest_envequiv.whitebox.blame.trial import (
 )
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import Op, read
-from pytest_envequiv.whitebox.sources import Silent, element_place
+from pytest_envequiv.whitebox.sources import Silent, element_place, function_starts, operand_place, statement_lines
 
+BEFORE, FEW = 0.03, 5  # score of the lines before a call, which are told of where there are not as many others
+LEFT_OUT = 0.3  # score of a line near which something is missing, of which is known only what it should give
 SUFFICIENT = 0.5  # score of a value that could have been right in every row, by a relation nobody knows
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple
 CLIPPED = 0.85  # of one that is right once it is clipped: the clip may also stand in another place
 LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
 UNLIKE = 0.89  # of a setting of which the reference has another value, even if other things differ as well
+SETTLED = 0.89  # of a change that makes a condition the same in every row: there it may be another that is wrong
 ENOUGH = 0.9  # score with which no costlier kind of change is tried any more
 
 NOISE = 0.02  # share of the largest correction by which a solved value may be off
@@ -52,11 +55,17 @@ Groups = Sequence[Sequence[int]]  # numbers of operations that stand and fall to
 
 @dataclass(frozen=True, order=True)
 class Suspect:
-    """A line, how well it explains the divergence (1: a single change of it mends every row), and why."""
+    """A line, how well it explains the divergence (1: a single change of it mends every row), and why.
+
+    callers  the calls that led to it, the innermost first; ``missing``: what is at fault may be that something which
+             should follow it does not stand there
+    """
 
     score: float
     site: Site
     why: str
+    callers: tuple[Site, ...] = field(default=(), compare=False)
+    missing: bool = field(default=False, compare=False)
 
 
 def blame(
@@ -81,6 +90,7 @@ def blame(
             _changed(trial, groups, edits.slips),
             _changed(trial, groups, edits.clips),
             _changed(trial, groups, restoring(trial)),
+            _changed(trial, single, edits.inputs),
             _misnamed(trial, names),
             _unchanged(trial, silent),
             _tried(trial, renamed(trial)),
@@ -99,6 +109,10 @@ def blame(
                     best[key] = suspect
             if max((s.score for s in best.values()), default=0.0) >= ENOUGH:
                 break
+    if max((s.score for s in best.values()), default=0.0) < SUFFICIENT:
+        best |= {(s.site.file, s.site.line): s for s in _borne(_left_out(trial, names))}
+    if len(best) < FEW:
+        best = {(s.site.file, s.site.line): s for s in _before_calls(trial)} | best
     # Of lines that explain as much, those of the port itself come before those of a library it builds on.
     sizes = Counter(op.site.file for op in trial.program.ops if op.site is not None)
     return sorted(best.values(), key=lambda s: (-round(s.score, 6), -sizes[s.site.file], s.site))
@@ -130,17 +144,32 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
     for group in groups:
         for edit in kind(trial, group):
             try:
-                score = _score(*trial.verdict(edit.tried(trial, group)))
+                values = edit.tried(trial, group)
+                score = _score(*trial.verdict(values)) * edit.weight
             except Spent:
                 raise
             except Exception:  # a change the program cannot bear: it was no slip of this kind
                 continue
             if score > 0:
-                whole = _site(trial, group)
-                parts = [element_place(whole, e, len(trial.program.ops[group[0]].inputs)) for e in edit.elements]
-                apart = [place for place in parts if place.line != whole.line]
-                yield from (Suspect(score * edit.weight, place, edit.why) for place in apart)
-                yield Suspect(score * edit.weight * (0.99 if apart else 1), whole, edit.why)
+                op, whole = trial.program.ops[group[0]], _site(trial, group)
+                score = min(score, SETTLED) if _settled(trial, values) else score
+                parts = [element_place(whole, e, len(op.inputs)) for e in edit.elements]
+                parts += [operand_place(whole, edit.operand)] if edit.operand is not None else []
+                apart = [place for place in parts if place != whole]
+                yield from (Suspect(score, place, edit.why, op.callers) for place in apart)
+                yield Suspect(score * (0.99 if apart else 1), whole, edit.why, op.callers)
+
+
+def _settled(trial: Trial, changed: Mapping[int, Any]) -> bool:
+    """Whether a condition that was the same in every row is the opposite in every row now: what is right in all rows
+    can be had by that, if only as ``x > limit`` is never so, and ``x < limit`` always."""
+    for place, now in changed.items():
+        before = np.asarray(trial.values[place])
+        if np.shape(now) == before.shape and before.dtype == bool and before.size == trial.rows:
+            one, other = bool(before.flat[0]), bool(np.asarray(now).flat[0])
+            if one != other and (before == one).all() and (np.asarray(now) == other).all():
+                return True
+    return False
 
 
 def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
@@ -185,7 +214,7 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
     name is at fault. If it is the value of another output, they may have been returned in the wrong order."""
     known = scope(trial, len(trial.program.ops))
     returned = [(name, read(trial.values, atom)) for name, atom in trial.outputs.items() if name[:6] != "state."]
-    for output in sorted(trial.case.wrong):
+    for output in sorted(trial.case.root):
         rows = trial.case.counts[output]
         expected = trial.case.expected[output]
         if not rows.any() or (
@@ -209,6 +238,43 @@ def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Sus
                 # The line that computes what is right is not at fault.
                 wrong = [place for place in places if name != f"what line {place.line} computes"]
                 yield from (Suspect(weight - 1e-4 * n, place, f"{name} is right") for n, place in enumerate(wrong))
+
+
+def _left_out(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
+    """Where something is not done that here and there should be: an output that is right in most rows, and should be
+    one number in all others, with nothing in its computation to explain it. The lines between the last operation on it
+    and the line that gives it its name."""
+    for output in sorted(trial.case.wrong & trial.outputs.keys()):
+        counts, expected = trial.case.counts[output], trial.case.expected[output]
+        wrong = trial.diverging & counts
+        actual = np.asarray(read(trial.values, trial.outputs[output])).reshape(trial.rows, -1)
+        if not wrong.any() or expected.shape[1] != 1 or not (counts & ~wrong).any():
+            continue
+        one = not (expected[wrong] != expected[wrong][0]).any() and (actual[wrong] != actual[wrong][0]).any()
+        atom = trial.outputs[output]
+        while atom in trial.makers and trial.program.ops[trial.makers[atom]].name in PASSING:
+            atom = trial.program.ops[trial.makers[atom]].inputs[0]
+        made = trial.program.ops[trial.makers[atom]].site if atom in trial.makers else None
+        if not one or made is None:
+            continue
+        for place in names.get(output, ()):
+            if (place.file, place.function) == (made.file, made.function.rpartition(".")[2]) and place.line > made.line:
+                lines = statement_lines(made.file, made.line + 1, place.line)
+                for n, line in enumerate(lines):
+                    site = Site(made.file, line, line, function=made.function)
+                    right = f"{expected[wrong][0, 0]:.6g} is right here and there"
+                    yield Suspect(LEFT_OUT - 1e-3 * n, site, f"{right}: something is missing after line {made.line}")
+
+
+def _before_calls(trial: Trial) -> Iterator[Suspect]:
+    """Where hardly anything is computed for what is wrong, something else may have been meant to be handed on: the
+    statements before the calls that led to it, the nearest first."""
+    calls = dict.fromkeys(c for n in sorted(trial.suspected) for c in trial.program.ops[n].callers)
+    for call in calls:
+        first = max((s for s in function_starts(call.file) if s < call.line), default=call.line)
+        for n, line in enumerate(reversed(statement_lines(call.file, first + 1, call.line))):
+            site = Site(call.file, line, line, function=call.function)
+            yield Suspect(BEFORE - 1e-3 * n, site, f"before the call on line {call.line} that leads to what is wrong")
 
 
 def _is(trial: Trial, output: str, value: Any) -> bool:
@@ -313,7 +379,8 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
                 continue
             flipped = np.where(trial.diverging.reshape(value.shape), ~value, value)
             if trial.explains(trial.rerun({place: flipped})):
-                yield Suspect(SUFFICIENT, _site(trial, group), "the other outcome is right in every row that differs")
+                why = "the other outcome is right in every row that differs"
+                yield Suspect(SUFFICIENT, _site(trial, group), why, op.callers)
         elif value.dtype.kind == "f":
             try:
                 right = solve_values(trial, place, value)
@@ -324,7 +391,8 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
             if right is not None:
                 known = _relation(trial, group[0], place, value, right)
                 score = CLIPPED if known.startswith("clipped") else KNOWN if known else SUFFICIENT
-                yield Suspect(score, _site(trial, group), known or "another value here is right in every row")
+                why = known or "another value here is right in every row"
+                yield Suspect(score, _site(trial, group), why, op.callers, missing=score == CLIPPED)
 
 
 def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: np.ndarray) -> str:

@@ -38,6 +38,7 @@ class Case:
     expected   output -> (B, elements); tolerance: the same shape, 0 for exact fields
     counts     output -> bool (B,): rows in which the output is compared
     wrong      outputs whose divergence is to be explained; all others in ``expected`` are right
+    root       those of them that do not follow from another
     known      constant -> the value, or array, the reference has under that name
     """
 
@@ -48,6 +49,7 @@ class Case:
     tolerance: Mapping[str, np.ndarray]
     counts: Mapping[str, np.ndarray]
     wrong: frozenset[str]
+    root: frozenset[str]
     known: Mapping[str, np.ndarray] = field(default_factory=dict)
     numbers: Sequence[float] = ()  # other constants the reference has
 
