@@ -148,23 +148,27 @@ def by_name(name: str, leaf: Leaf, reference: Mapping[str, Leaf]) -> Link | None
 
 def _by_value(name: str, leaf: Leaf, pairs: Pairs) -> tuple[Link | None, str]:
     """The best source for one target field from states of the same history, and what else fits as well."""
-    link, also = _over(name, leaf, pairs, pairs)
-    if link is None and also == UNMOVED:
-        # A port with a bug soon runs away from the reference; what it is shows in how it begins.
-        for latest in EARLY:
-            early, others = _over(name, leaf, pairs.until(latest), pairs)
-            if (
-                early is not None
-                and early.how == "value"
-                and early.recode is None
-                and not any(s.kind == "constant" for s in early.sources)
-            ):
-                return early, others
+    link, also, score = _over(name, leaf, pairs, pairs)
+    # A port with a bug soon runs away from the reference; what it is shows in how it begins. Then it may also happen to
+    # stay nearer to what is made of a field, the sine of an angle say, than to the field.
+    lost = link is None and also == UNMOVED
+    found = [] if link is None else [(_doubtful(link, score), link, also)]
+    for latest in EARLY if lost or (found and found[0][0]) else ():
+        early, others, score = _over(name, leaf, pairs.until(latest), pairs)
+        if early is None or early.how != "value" or early.recode or any(s.kind == "constant" for s in early.sources):
+            continue
+        found.append((_doubtful(early, score), early, others))
+    _, link, also = min(found, key=lambda entry: entry[0], default=(True, link, also))
     return link, also
 
 
-def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | None, str]:
-    """As ``_by_value``, from the states of ``pairs``, which are some of ``every``."""
+def _doubtful(link: Link, score: float) -> bool:
+    """Whether it may be something made of the field that is meant."""
+    return score < EXACT and any(s.kind == "output" for s in link.sources)
+
+
+def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | None, str, float]:
+    """As ``_by_value``, from the states of ``pairs``, which are some of ``every``; and its score."""
     value = pairs.target.fields[name]
     rows, size = len(value), int(np.prod(leaf.shape))
     flat = value.reshape(rows, -1)
@@ -177,10 +181,10 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
         recoded = [(s, found) for s, found in recoded if not _clock(s) or offset(found) is not None]
         if recoded:
             source, code = min(recoded, key=lambda entry: _preference(entry[0], name))
-            return Link(name, leaf, (source,), code, how="value"), ""
+            return Link(name, leaf, (source,), code, how="value"), "", 1.0
     constant = bool((flat == flat[:1]).all())
     if constant and name in pairs.moving:
-        return None, "it does not move while both sides have the same history"
+        return None, "it does not move while both sides have the same history", 0.0
     if scored:
         best = _best(scored)
         # Rivals that never differ from the best are the same quantity under another name.
@@ -191,16 +195,15 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
         ]
         # A field that never moved says nothing by its value.
         if not constant or best[1] == 0:
-            return Link(name, leaf, (best[2],), how="value"), ", ".join(str(e[2]) for e in rivals)
+            return Link(name, leaf, (best[2],), how="value"), ", ".join(str(e[2]) for e in rivals), best[0]
     if constant:
-        return Link(
-            name, leaf, (Source("constant", value=tuple(flat[0].astype(float).tolist())),), how="never moving"
-        ), ""
+        still = Source("constant", value=tuple(flat[0].astype(float).tolist()))
+        return Link(name, leaf, (still,), how="never moving"), "", 1.0
     if size <= 64:
         pieces = [_element(name, flat[:, i], pairs) for i in range(size)]
         if all(p is not None for p in pieces):
-            return Link(name, leaf, tuple(p for p in pieces if p is not None), how="value"), ""
-    return None, UNMOVED
+            return Link(name, leaf, tuple(p for p in pieces if p is not None), how="value"), "", 1.0
+    return None, UNMOVED, 0.0
 
 
 def _best(scored: list[Any]) -> Any:

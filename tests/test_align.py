@@ -36,6 +36,20 @@ def test_what_is_shown_exactly_is_believed_before_what_is_near():
     assert found.text() == {"sine": "output:observation"}
 
 
+def test_of_a_port_that_runs_away_the_beginning_tells_the_angle_from_its_sine():
+    """Three steps on it moves with the sine rather than with the angle; where episodes begin it is the angle."""
+    rng = np.random.default_rng(0)
+    angle = np.where(STEPS == 0, 1.0, 1 + STEPS) * rng.uniform(-0.1, 0.1, len(STEPS))
+    astray = np.where(STEPS > 3, rng.uniform(-1, 1, len(STEPS)), 0.0)
+    for early in (np.sin(angle), angle):
+        theirs = np.where(STEPS == 0, angle, early + 2e-3 * rng.uniform(-1, 1, len(STEPS))) + astray
+        pairs = align.Pairs(
+            State({"theta": angle}), {"observation": np.sin(angle)[:, None]}, STEPS, State({"phi": theirs})
+        )
+        found = align.propose({"phi": Leaf((), "float32")}, {"theta": Leaf((), "float64")}, pairs, {}, {})
+        assert found.text() == {"phi": "theta"}
+
+
 def test_a_counter_that_does_not_start_anew_is_not_taken_for_the_clock():
     steps = np.repeat(np.arange(40), 10)
     ours = np.where(steps < 37, steps, steps - 37)

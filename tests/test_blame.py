@@ -130,6 +130,33 @@ SLIPS = {
     "keyword": (CARTPOLE, "            theta=theta,", "            theta=state.theta,"),
     "assignment": (CARTPOLE, "x_dot = state.x_dot + params.tau * xacc", "x_dot = state.x_dot"),
     "reward": (CAR, "reward = -1.0", "reward = -0.9"),
+    "a number, where a condition turned round would do as well": (
+        CARTPOLE,
+        "reward = 1.0 - prev_terminal",
+        "reward = 2.0 - prev_terminal",
+    ),
+    "a setting in the place of another, on a line of its own": (
+        CARTPOLE,
+        "            params.length\n",
+        "            params.polemass_length\n",
+    ),
+    "a name in the place of another in what makes the state": (
+        CAR,
+        "velocity=velocity, time",
+        "velocity=position, time",
+    ),
+    "elements of a setting exchanged": (
+        ACROBOT,
+        "EnvParams(available_torque=jnp.array([-1.0, 0.0, +1.0]))",
+        "EnvParams(available_torque=jnp.array([-1.0, +1.0, 0.0]))",
+    ),
+    "a type too narrow": (ACROBOT, "time=jnp.int32(state.time + 1)", "time=jnp.int8(state.time + 1)"),
+    "a vector that counts twice": (ACROBOT, "(k1 + 2 * k2 +", "(k1 + k2 +"),
+    "a state that is not made": (
+        CAR,
+        "        state = EnvState(position=position, velocity=velocity, time=state.time + 1)\n",
+        "        pass\n",
+    ),
     "order of the observation": (
         (drift.DRIFT, "ports.drift:CachedDrift"),
         "jnp.stack([x, v, angle, sine])",
@@ -137,7 +164,16 @@ SLIPS = {
     ),
 }
 # Where other lines explain the difference just as well: an "or" of the two comparisons made an "and".
-TIES = {"comparison turned": 3, "numbers a draw is given": 2}  # after the line that draws
+TIES = {
+    "comparison turned": 3,
+    "numbers a draw is given": 2,  # after the line that draws
+    "a name in the place of another in what makes the state": 2,  # what reads it could as well read another
+    "a state that is not made": 5,
+    "a clip that is gone": 3,
+    "a branch that is gone": 5,
+    "arguments exchanged in what a reset begins with": 2,
+    "type of the bounds": 5,
+}
 
 
 @pytest.mark.parametrize("kind", SLIPS)
@@ -166,6 +202,36 @@ ELSEWHERE = {
         "high = jnp.array([jnp.pi, 1])",
         "high = jnp.array([jnp.pi, 2])",
         "L1-draws-*",
+    ),
+    "a clip that is gone": (
+        CAR,
+        "position = jnp.clip(position, params.min_position, params.max_position)",
+        "pass",
+        "L2-boundary-*",
+    ),
+    "a branch that is gone": (
+        CAR,
+        "velocity = velocity * (1 - (position == params.min_position) * (velocity < 0))",
+        "pass",
+        "L2-boundary-*",
+    ),
+    "arguments exchanged in what a reset begins with": (
+        CAR,
+        "position=init_state, velocity=jnp.array(0.0)",
+        "velocity=init_state, position=jnp.array(0.0)",
+        "L1-reset-*",
+    ),
+    "type of the bounds": (
+        CAR,
+        "[params.max_position, params.max_speed],\n            dtype=jnp.float32",
+        "[params.max_position, params.max_speed],\n            dtype=jnp.int32",
+        "L1-spec-*",
+    ),
+    "a type that a reset does not have": (
+        ACROBOT,
+        "time=jnp.int32(state.time + 1)",
+        "time=jnp.float32(state.time + 1)",
+        "L1-auto_reset-*",
     ),
     "bounds of a space": (CARTPOLE, "params.x_threshold * 2,", "params.x_threshold * 3,", "L1-spec-*"),
     "number of actions": (CARTPOLE, "return spaces.Discrete(2)", "return spaces.Discrete(3)", "L1-spec-*"),

@@ -12,7 +12,8 @@ from pytest_envequiv.levels import blaming
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame import trial as trials
 from pytest_envequiv.whitebox.blame.arguments import handed
-from pytest_envequiv.whitebox.blame.ranking import Suspect, blame
+from pytest_envequiv.whitebox.blame.ranking import blame
+from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.trial import Trial
 from pytest_envequiv.whitebox.jaxprs import Site
 

@@ -162,6 +162,29 @@ def test_flags_are_not_pushed():
     assert (found.word, found.where) == ("detectable", "step"), found
 
 
+class Forgetful(Lamp):
+    """As the lamp, with a note of the last action that nothing reads."""
+
+    def __init__(self, first=0.0):
+        super().__init__()
+        self.first = first
+
+    def reset(self, key):
+        return {**super().reset(key), "noted": jnp.float32(self.first)}
+
+    def step(self, state, action):
+        after, *outputs = super().step(state, action)
+        return {**after, "noted": action[0]}, *outputs
+
+
+def test_what_the_reference_has_no_value_of_when_an_episode_begins():
+    mutant = open_backend(Forgetful(-1.0))
+    small = {"rows": 1 << 10, "resets": 1 << 10}
+    strict, lenient = (Oracle(open_backend(Forgetful()), **small, untold=told) for told in ((), {"state.noted"}))
+    assert (found := strict.judge(mutant)).word == "detectable" and found.field == "state.noted", found
+    assert lenient.judge(mutant).word == "equivalent"
+
+
 def test_steps_that_draw():
     windy = {"slip": 0.1, "wind": 0.01, "gust": 0.05}
     oracle = Oracle(open_backend(drift.GymnaxDrift(**windy)), rows=1 << 12, resets=1 << 12)

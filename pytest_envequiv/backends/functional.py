@@ -72,6 +72,8 @@ class JaxBackend:
             raise TypeError(f"step returns a state of another structure: {jax.tree.structure(after)} for {self._tree}")
         self._names = [name.removeprefix(functional.prefix) for name in leaf_names(state)]
         self._leaves = [_settled(a, b) for a, b in zip(before, jax.tree.leaves(after), strict=True)]
+        pairs = zip(self._names, before, jax.tree.leaves(after), strict=True)
+        self.retyped = tuple(n for n, a, b in pairs if a.dtype != b.dtype)  # state leaves of another type after a step
         wrapped = keys_among(lambda state, key, action: functional.step(key, state, action), state, key, action)
         self._keys = {
             n

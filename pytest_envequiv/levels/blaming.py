@@ -17,7 +17,8 @@ from pytest_envequiv.levels.beginnings import shared
 from pytest_envequiv.spaces import bare, bounds_apart, constants_apart, matched_spaces
 from pytest_envequiv.verdict import Check, Verdict
 from pytest_envequiv.whitebox import sources
-from pytest_envequiv.whitebox.blame.ranking import SUFFICIENT, Suspect, blame
+from pytest_envequiv.whitebox.blame.ranking import SUFFICIENT, blame
+from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.trial import PASSING, Case
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.jaxprs import Site, Traced
@@ -85,7 +86,7 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     if check.subject in ("action_range", "illegal_action"):
         return _reading(backend, "action.")
     if check.subject == "auto_reset":
-        return _written(backend, "auto", but="step")
+        return _retyped(backend) or _written(backend, "auto", but="step")
     return _behind(backend, check.field, bench)
 
 
@@ -270,6 +271,14 @@ def _written(backend: Any, what: str, but: str = "") -> list[Suspect]:
     return _lines(found, 0.1, f"part of the {what}")
 
 
+def _retyped(backend: Any) -> list[Suspect]:
+    """The lines that give their names to state fields that have another type after a step than after a reset: where an
+    episode begins anew by itself, one has to stand for the other."""
+    called = [_written_in(backend, what)[0] for what in ("step", "reset")]
+    places = [place for name in backend.retyped for names in called for place in names.get(f"state.{name}", [])]
+    return _lines(places, 0.6, "a state field has another type after a step than after a reset")
+
+
 def _reading(backend: Any, prefix: str) -> list[Suspect]:
     """The lines that read some inputs of a step, those that read them first."""
     traced = backend.traced("step")
@@ -329,10 +338,10 @@ def _spaces(bench: Bench, check: Check) -> list[Suspect]:
 
 
 def _nearly(bench: Bench, root: str) -> bool:
-    """Whether the bounds of a kind of space differ by less than a hundredth."""
+    """Whether the bounds of a kind of space differ by less than a hundredth, or by what a whole number lacks."""
     boxes = [(a, b) for n, a, b in matched_spaces(bench.pair) if n.partition(".")[0] == root and a.kind == "box"]
     pairs = [(x, y) for a, b in boxes for x, y in ((a.low, b.low), (a.high, b.high)) if np.shape(x) == np.shape(y)]
-    return all(np.allclose(x, y, rtol=1e-2) for x, y in pairs)
+    return all(np.allclose(x, y, rtol=1e-2) or np.array_equal(np.trunc(x), y) for x, y in pairs)
 
 
 def _bounds_apart(bench: Bench, root: str) -> tuple[list[int], int]:

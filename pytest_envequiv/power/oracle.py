@@ -12,6 +12,7 @@ one unit do to the original there, plus 64 eps times the field's range. Where dr
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -61,10 +62,22 @@ def broken(error: BaseException) -> Detectability:
 
 
 class Oracle:
-    """Judges mutants of one original. ``rows`` transitions of play, ``resets`` resets, ``size`` rows at a time."""
+    """Judges mutants of one original. ``rows`` transitions of play, ``resets`` resets, ``size`` rows at a time.
 
-    def __init__(self, original: JaxBackend, rows: int = 1_000_000, resets: int = 1 << 17, seed: int = 20731):
+    ``untold``: state fields ("state.x") of which the reference has no value when an episode begins (None until the
+    first step): there they can be neither right nor wrong, and are not compared.
+    """
+
+    def __init__(
+        self,
+        original: JaxBackend,
+        rows: int = 1_000_000,
+        resets: int = 1 << 17,
+        seed: int = 20731,
+        untold: Container[str] = (),
+    ):
         self._original = Programs(original)
+        self._untold = untold
         self._size = int(np.clip(1 << (WORKING // self._original.working_bytes).bit_length(), 1 << 10, 1 << 16))
         self._seed = seed
         self.evidence = gathered(self._original, rows, self._size, seed)
@@ -143,13 +156,13 @@ class Oracle:
             return None
         made = self._many(mutant, "reset", {"seed": self._seeds[0]})
         suspects = self._suspects(self._resets, made)
-        if not suspects:
+        if not (suspects := {n: s for n, s in suspects.items() if n not in self._untold}):
             return None
         name = min(suspects, key=_outputs_first)
         count, of = int(suspects[name].sum()), len(self._seeds[0])
         # Other draws, or another distribution? Independent samples decide.
         fresh = self._many(mutant, "reset", {"seed": self._seeds[1]})
-        why = different(self._compared(self._resets), self._compared(fresh), ALPHA)
+        why = different(self._begun(self._resets), self._begun(fresh), ALPHA)
         if why is None:
             return Detectability("equivalent", "reset", text="resets of other draws but the same distribution")
         return Detectability("detectable", "reset", why[0], count, of, f"{why[1]} (first differing: {name})")
@@ -160,6 +173,10 @@ class Oracle:
     def _compared(self, rows: Rows) -> Rows:
         hidden = self._original.opaque | self._original.free
         return {name: rows[name] for name in sorted(rows, key=_outputs_first) if name not in hidden}
+
+    def _begun(self, rows: Rows) -> Rows:
+        """What an episode that begins is compared by."""
+        return {name: values for name, values in self._compared(rows).items() if name not in self._untold}
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -330,13 +347,13 @@ class Oracle:
             found = self._differs("auto", take(rows, chosen), take(expected, chosen), take(actual, chosen), "play")
             if found is not None:
                 return found
-        if not any((ends_differ[n] & ended).any() for n in ends_differ if n in begun):
+        if not any((ends_differ[n] & ended).any() for n in ends_differ if n in begun and n not in self._untold):
             return None
         rng = np.random.default_rng([self._seed, 5])
         rows = {**rows, "seed": rng.integers(0, 2**31, len(ended)).astype(np.uint32)}
         fresh = self._many(mutant, "auto", rows)
         ours, theirs = ({n: r[n][over(r)] for n in begun} for r in (expected, fresh))
-        why = different(self._compared(ours), self._compared(theirs), ALPHA)
+        why = different(self._begun(ours), self._begun(theirs), ALPHA)
         if why is None:
             return Detectability("equivalent", "auto", text="auto-resets of other draws but the same distribution")
         return Detectability("detectable", "auto", why[0], 0, int(ended.sum()), why[1])

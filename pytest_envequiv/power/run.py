@@ -9,8 +9,12 @@ from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from pytest_envequiv import contract as contracts
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.comparison.roots import output_name
+from pytest_envequiv.judge import Judge
 from pytest_envequiv.power import loading
 from pytest_envequiv.power.measure import Result, judged, remembering
 from pytest_envequiv.power.mutants import Mutant, mutants
@@ -119,7 +123,7 @@ def _before_the_oracle(result: Result, mutant: Mutant, plan: Plan) -> Result:
     from pytest_envequiv.power.oracle import LIVE, Oracle, broken
 
     if "oracle" not in _kept:
-        _kept["oracle"] = Oracle(_kept["original"])
+        _kept["oracle"] = Oracle(_kept["original"], untold=_untold(plan))
     try:
         with loading.loaded(plan.settings.target, _options(plan), mutant.file, mutant.source) as target:
             found = _kept["oracle"].judge(target)
@@ -128,6 +132,16 @@ def _before_the_oracle(result: Result, mutant: Mutant, plan: Plan) -> Result:
     text = result.text if result.word == "killed" else found.text
     unreached = found.where == "step" and found.example.get("origin") not in LIVE
     return replace(result, detectable=found.word, where="unreached" if unreached else found.where, text=text)
+
+
+def _untold(plan: Plan) -> frozenset[str]:
+    """Outputs of the target's reset of which the reference has no value then."""
+    judge = Judge(plan.settings, ref=_kept["ref"], target=_kept["original"], shrink=False)
+    pair, seeds = judge.pair, np.arange(8)
+    ours, theirs = pair.ref.reset(seeds), pair.target.reset(seeds)
+    fields = [field for field in pair.fields if field.role == "state"]
+    values = {output_name(f): pair.values(f, ours, theirs, np.zeros(8, int))[0] for f in fields}
+    return frozenset(name for name, value in values.items() if value.dtype.kind == "f" and np.isnan(value).all())
 
 
 def _contract(plan: Plan) -> contracts.Contract:

@@ -218,9 +218,10 @@ def test_a_port_is_mended_to_the_end(port, tmp_path):
     before = judged(question, port.root)
     first = groups(before)[0]
     assert first.key == "L2 theta_dot" and "L2-play-x_dot" in first.followers
-    (port.root / "cheats" / "port.py").write_text(PORT.replace("3.7", "9.8"))
     step = Step(question, port, first, before)
-    ruling = gate.ruled(step, frozen)
+    with gate.ready(step) as begun:  # before the edit: what it judges is what is there when it is asked
+        (port.root / "cheats" / "port.py").write_text(PORT.replace("3.7", "9.8"))
+        ruling = gate.ruled(step, frozen, begun)
     assert ruling.accepted and ruling.run.green, ruling.why
     assert {f"L2-{s}-theta_dot" for s in ("play", "boundary", "pairs", "limit")} <= set(ruling.improved)
     worktree.commit(port, "gravity")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import toy_judge
 
 from repair_agent import gate, loop
 from repair_agent.budget import Budget, Exhausted, Limits
@@ -60,7 +61,8 @@ def scene(tmp_path, monkeypatch):
 
     def begin(engines, rulings, finals=(PROVEN,), run=BAD, limits=None, tries=2, clock=lambda: 0.0):
         rulings, finals = list(rulings), list(finals)
-        monkeypatch.setattr(gate, "ruled", lambda case, frozen: rulings.pop(0))
+        monkeypatch.setattr(gate, "ruled", lambda case, frozen, begun: rulings.pop(0))
+        monkeypatch.setattr(gate, "Begun", toy_judge.unready)
         monkeypatch.setattr(gate, "final", lambda *a: (done.append(f"last word {a[3]}"), finals.pop(0))[1])
         monkeypatch.setattr(worktree, "commit", lambda tree, text: (done.append("commit"), f"sha{len(done)}")[1])
         monkeypatch.setattr(worktree, "revert", lambda tree: done.append("revert"))

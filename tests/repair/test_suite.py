@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import toy_judge
 
 from repair_agent.findings import OPEN, read
 from repair_agent.question import Question
-from repair_agent.suite import judged
+from repair_agent.suite import Begun, judged
 
 IDS = ("L1-bounds-position", "L2-boundary-position", "L2-boundary-velocity", "L3-lockstep-reward")
 
@@ -126,6 +129,37 @@ def test_a_run_that_nobody_waits_for_is_ended(tmp_path):
     question, out = Question("hang-velocity", "equal"), tmp_path / "out"
     found = judged(question, tmp_path, output=out, stop=lambda: time.monotonic() - began > 2)
     assert time.monotonic() - began < 30 and "nobody waits for it" in found.trouble and not found.green
+
+
+def test_what_is_begun_ahead_waits_until_it_is_asked(tmp_path):
+    begun = Begun(Question("A", "equal"), tmp_path, output=tmp_path / "out")
+    with contextlib.closing(begun):
+        time.sleep(4)
+        assert begun._process.poll() is None and "L1-" not in begun.said.read_text()
+        found = judged(Question("A", "equal"), tmp_path, output=tmp_path / "out", begun=begun)
+        assert found.green and found.expected == IDS, "of itself, and of no other process"
+        assert "L1-" in begun.said.read_text()
+
+
+def test_what_was_begun_and_never_asked_is_ended_without_a_trace(tmp_path):
+    begun = Begun(Question("A", "equal"), tmp_path, output=tmp_path / "out")
+    process, folder = begun._process, begun.said.parent
+    begun.close()
+    assert process.poll() is not None and not folder.exists()
+
+
+def test_what_was_begun_ends_with_the_one_who_began_it(tmp_path):
+    """As after a kill -9: the pipe it waits at is closed."""
+    code = (
+        "import sys, os; from pathlib import Path; from repair_agent.suite import Begun, Question\n"
+        f"b = Begun(Question('A', 'equal'), Path({str(tmp_path)!r}), output=Path({str(tmp_path / 'out')!r}))\n"
+        "print(b._process.pid, flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    pid, end = int(told.stdout), time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_what_a_configuration_asks_for_does_not_narrow_the_run(run, tmp_path, monkeypatch):

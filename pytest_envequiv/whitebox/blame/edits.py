@@ -144,14 +144,27 @@ def _structure(op: Op) -> Iterator[Edit]:
     if op.name in ("concatenate", "stack") and len(op.inputs) <= 12:
         for a, b in combinations(range(len(op.inputs)), 2):
             yield Edit(f"elements {a} and {b} exchanged", _exchanging(a, b), 1.0, (a, b))
-    if op.name == "convert_element_type":
-        yield Edit("no rounding to another type", lambda o, v: [np.asarray(v[0])], 0.94)
     if op.name == "rev":
         yield Edit("not reversed", _giving(lambda a: a))
     if op.name == "slice":
         for axis in range(1, len(op.shapes[0])):
             for shift in (-2, -1, 1, 2):
                 yield Edit(f"index {shift:+d}", _shifting(axis, shift), 0.98)
+
+
+def unrounded(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
+    """No rounding to another type, neither here nor where it is only passed on."""
+    ops = trial.program.ops
+    if ops[group[0]].name != "convert_element_type":
+        return
+    left, same = list(group), set(group)
+    while left:
+        users = {n for place in ops[left.pop()].outputs for n in trial.users.get(place, ())} - same
+        passing = {n for n in users if ops[n].name in PASSING and ops[n].shapes[0] == ops[group[0]].shapes[0]}
+        same |= passing
+        left += passing
+    asis = {n: replace(ops[n], run=lambda values: [np.asarray(values[0])]) for n in same}
+    yield Edit("no rounding to another type", asis, 0.94)
 
 
 def _exchanging(a: int, b: int) -> Change:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ import numpy as np
 from pytest_envequiv.whitebox.blame import edits
 from pytest_envequiv.whitebox.blame.arguments import handed, vectors
 from pytest_envequiv.whitebox.blame.brackets import restoring
-from pytest_envequiv.whitebox.blame.names import Programs, renamed, variables
+from pytest_envequiv.whitebox.blame.names import Programs, renamed
 from pytest_envequiv.whitebox.blame.solving import numbers_for, solve_values, solved
+from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.terms import missing
 from pytest_envequiv.whitebox.blame.trial import (
     EXPLAINED,
@@ -32,16 +33,14 @@ from pytest_envequiv.whitebox.blame.trial import (
     Trial,
     scope,
 )
+from pytest_envequiv.whitebox.blame.unwritten import before_calls, left_out, misnamed, unchanged
 from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.program import Op, read
-from pytest_envequiv.whitebox.sources import Silent, element_place, function_starts, operand_place, statement_lines
+from pytest_envequiv.whitebox.sources import Silent, element_place, operand_place
 
-BEFORE, FEW = 0.03, 5  # score of the lines before a call, which are told of where there are not as many others
-LEFT_OUT = 0.3  # score of a line near which something is missing, of which is known only what it should give
+FEW = 5  # suspects; where there are not as many, lines are told of that stand before what is wrong
 SUFFICIENT = 0.5  # score of a value that could have been right in every row, by a relation nobody knows
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple
 CLIPPED = 0.85  # of one that is right once it is clipped: the clip may also stand in another place
-LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
 UNLIKE = 0.89  # of a setting of which the reference has another value, even if other things differ as well
 SETTLED = 0.89  # of a change that makes a condition the same in every row: there it may be another that is wrong
 ENOUGH = 0.9  # score with which no costlier kind of change is tried any more
@@ -51,21 +50,6 @@ MOST_ELEMENTS = 8  # of an array of settings that is tried element by element
 SOME, TRIED = 48, 8  # values in scope that are combined in pairs; guesses of one form that are tried
 
 Groups = Sequence[Sequence[int]]  # numbers of operations that stand and fall together
-
-
-@dataclass(frozen=True, order=True)
-class Suspect:
-    """A line, how well it explains the divergence (1: a single change of it mends every row), and why.
-
-    callers  the calls that led to it, the innermost first; ``missing``: what is at fault may be that something which
-             should follow it does not stand there
-    """
-
-    score: float
-    site: Site
-    why: str
-    callers: tuple[Site, ...] = field(default=(), compare=False)
-    missing: bool = field(default=False, compare=False)
 
 
 def blame(
@@ -89,10 +73,11 @@ def blame(
             _settings(trial, where),
             _changed(trial, groups, edits.slips),
             _changed(trial, groups, edits.clips),
+            _changed(trial, groups, edits.unrounded),
             _changed(trial, groups, restoring(trial)),
             _changed(trial, single, edits.inputs),
-            _misnamed(trial, names),
-            _unchanged(trial, silent),
+            misnamed(trial, names),
+            unchanged(trial, silent),
             _tried(trial, renamed(trial)),
             _tried(trial, handed(trial)),
             _changed(trial, groups, edits.literals),
@@ -110,9 +95,9 @@ def blame(
             if max((s.score for s in best.values()), default=0.0) >= ENOUGH:
                 break
     if max((s.score for s in best.values()), default=0.0) < SUFFICIENT:
-        best |= {(s.site.file, s.site.line): s for s in _borne(_left_out(trial, names))}
+        best |= {(s.site.file, s.site.line): s for s in _borne(left_out(trial, names))}
     if len(best) < FEW:
-        best = {(s.site.file, s.site.line): s for s in _before_calls(trial)} | best
+        best = {(s.site.file, s.site.line): s for s in before_calls(trial)} | best
     # Of lines that explain as much, those of the port itself come before those of a library it builds on.
     sizes = Counter(op.site.file for op in trial.program.ops if op.site is not None)
     return sorted(best.values(), key=lambda s: (-round(s.score, 6), -sizes[s.site.file], s.site))
@@ -152,7 +137,7 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
                 continue
             if score > 0:
                 op, whole = trial.program.ops[group[0]], _site(trial, group)
-                score = min(score, SETTLED) if _settled(trial, values) else score
+                score = min(score, SETTLED) if kind is edits.slips and _settled(trial, values) else score
                 parts = [element_place(whole, e, len(op.inputs)) for e in edit.elements]
                 parts += [operand_place(whole, edit.operand)] if edit.operand is not None else []
                 apart = [place for place in parts if place != whole]
@@ -173,12 +158,17 @@ def _settled(trial: Trial, changed: Mapping[int, Any]) -> bool:
 
 
 def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
-    """Other values of a setting, or of an element of a short array of settings."""
+    """Other values of a setting, or of an element of a short array of settings; two elements of it exchanged."""
     for name, place in trial.constants().items():
         size = np.size(trial.values[place])
         if name in where and size <= MOST_ELEMENTS:
             for element in range(size):
                 yield from _setting(trial, name, place, element, where[name])
+            for a, b in combinations(range(size), 2):
+                changed = np.array(trial.values[place])
+                changed.flat[[a, b]] = changed.flat[[b, a]]
+                score = _score(*trial.verdict(trial.rerun({place: changed})))
+                yield Suspect(score, where[name], f"{name}[{a}] and {name}[{b}] exchanged")
 
 
 def _setting(trial: Trial, name: str, place: int, element: int, site: Site) -> Iterator[Suspect]:
@@ -209,130 +199,11 @@ def _setting(trial: Trial, name: str, place: int, element: int, site: Site) -> I
             yield Suspect(score * weight, site, why)
 
 
-def _misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
-    """Outputs that should have been another value, as it stands, or that nothing is computed for: what was given their
-    name is at fault. If it is the value of another output, they may have been returned in the wrong order."""
-    known = scope(trial, len(trial.program.ops))
-    returned = [(name, read(trial.values, atom)) for name, atom in trial.outputs.items() if name[:6] != "state."]
-    for output in sorted(trial.case.root):
-        rows = trial.case.counts[output]
-        expected = trial.case.expected[output]
-        if not rows.any() or (
-            output in trial.outputs and _is(trial, output, read(trial.values, trial.outputs[output]))
-        ):
-            continue  # right in all these rows: another field of the family is what differs
-        computed = any(trial.program.ops[number].name not in PASSING for number in trial.behind.get(output, ()))
-        own, everywhere = names.get(output, ()), names.get("", ())
-        constant = not (expected[rows] != expected[rows][0]).any()
-        for n, place in enumerate((*own, *(() if computed and not constant else everywhere))):
-            why = "it is given its name here" if computed else "it stands here, and nothing computes it"
-            if computed and constant:
-                why = "it is computed, and always the same is right"
-            score = 0.6 if not computed else 0.2 if constant else 0.06
-            yield Suspect(score - 1e-4 * n, place, why)
-        if expected.shape[1] != 1 or constant:
-            continue  # a constant is like too much
-        for values, places, weight in ((known, own, 0.94), (returned, everywhere, 0.94), (known, everywhere, 0.93)):
-            name = next((n for n, value in values if n != output and _is(trial, output, value)), None)
-            if name is not None:
-                # The line that computes what is right is not at fault.
-                wrong = [place for place in places if name != f"what line {place.line} computes"]
-                yield from (Suspect(weight - 1e-4 * n, place, f"{name} is right") for n, place in enumerate(wrong))
-
-
-def _left_out(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
-    """Where something is not done that here and there should be: an output that is right in most rows, and should be
-    one number in all others, with nothing in its computation to explain it. The lines between the last operation on it
-    and the line that gives it its name."""
-    for output in sorted(trial.case.wrong & trial.outputs.keys()):
-        counts, expected = trial.case.counts[output], trial.case.expected[output]
-        wrong = trial.diverging & counts
-        actual = np.asarray(read(trial.values, trial.outputs[output])).reshape(trial.rows, -1)
-        if not wrong.any() or expected.shape[1] != 1 or not (counts & ~wrong).any():
-            continue
-        one = not (expected[wrong] != expected[wrong][0]).any() and (actual[wrong] != actual[wrong][0]).any()
-        atom = trial.outputs[output]
-        while atom in trial.makers and trial.program.ops[trial.makers[atom]].name in PASSING:
-            atom = trial.program.ops[trial.makers[atom]].inputs[0]
-        made = trial.program.ops[trial.makers[atom]].site if atom in trial.makers else None
-        if not one or made is None:
-            continue
-        for place in names.get(output, ()):
-            if (place.file, place.function) == (made.file, made.function.rpartition(".")[2]) and place.line > made.line:
-                lines = statement_lines(made.file, made.line + 1, place.line)
-                for n, line in enumerate(lines):
-                    site = Site(made.file, line, line, function=made.function)
-                    right = f"{expected[wrong][0, 0]:.6g} is right here and there"
-                    yield Suspect(LEFT_OUT - 1e-3 * n, site, f"{right}: something is missing after line {made.line}")
-
-
-def _before_calls(trial: Trial) -> Iterator[Suspect]:
-    """Where hardly anything is computed for what is wrong, something else may have been meant to be handed on: the
-    statements before the calls that led to it, the nearest first."""
-    calls = dict.fromkeys(c for n in sorted(trial.suspected) for c in trial.program.ops[n].callers)
-    for call in calls:
-        first = max((s for s in function_starts(call.file) if s < call.line), default=call.line)
-        for n, line in enumerate(reversed(statement_lines(call.file, first + 1, call.line))):
-            site = Site(call.file, line, line, function=call.function)
-            yield Suspect(BEFORE - 1e-3 * n, site, f"before the call on line {call.line} that leads to what is wrong")
-
-
-def _is(trial: Trial, output: str, value: Any) -> bool:
-    """Whether a value is, in every row that counts, what an output should have been."""
-    value = np.asarray(value)
-    if value.dtype.kind not in "fiub" or value.size not in (1, trial.rows):
-        return False
-    with np.errstate(all="ignore"):
-        guess = np.broadcast_to(value.ravel(), (trial.rows,)).astype(float)
-        error = np.abs(guess - trial.case.expected[output][:, 0].astype(float))
-    return bool((error <= trial.case.tolerance[output][:, 0])[trial.case.counts[output]].all())
-
-
-def _unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
-    """Lines that pass an input on as it is, where a function of it would be right wherever it is used."""
-    ops = trial.program.ops
-    inputs: dict[Any, int] = {place: place for place in trial.program.inputs}
-    for op in ops:
-        if op.name in PASSING and op.inputs and op.inputs[0] in inputs:
-            inputs[op.outputs[0]] = inputs[op.inputs[0]]
-    told = {(v.place.file, v.place.line) for together in variables(trial) for v in together}  # by their variables
-    for line in (line for line in silent if (line.place.file, line.place.line) not in told):
-        sites = [(n, op.site) for n, op in enumerate(ops) if op.site is not None]
-        users = [n for n, site in sites if site.file == line.place.file and site.line in line.used]
-        for read_there in sorted({inputs[a] for n in users for a in ops[n].inputs if a in inputs}):
-            reading = [n for n in users if any(inputs.get(a) == read_there for a in ops[n].inputs)]
-            # Once on its way: not where it is only converted, and again where that is used.
-            readers = [n for n in reading if ops[n].name not in PASSING] or reading
-            for name, function in edits.FUNCTIONS.items():
-
-                def change(op: Op, values: Sequence[Any], place: int = read_there, f: Any = function) -> list[Any]:
-                    both = [(inputs.get(a) == place, v) for a, v in zip(op.inputs, values, strict=True)]
-                    return op.run([np.asarray(f(v), np.asarray(v).dtype) if here else v for here, v in both])
-
-                if trial.explains(trial.edited(readers, change)):
-                    yield Suspect(LOOSE, line.place, f"{name} of it is right")
-            for name, place in trial.named_inputs():
-                if place == read_there or np.size(trial.values[place]) not in (1, np.size(trial.values[read_there])):
-                    continue
-                others = {n: _instead(trial, n, read_there, inputs, place) for n in readers}
-                if trial.explains(trial.replaced(others)):
-                    yield Suspect(LOOSE, line.place, f"{name} in the place of what it passes on")
-
-
 def _tried(trial: Trial, programs: Programs) -> Iterator[Suspect]:
     """Programs that were changed in several places at once, because of one line."""
     for place, why, weight, values in programs:
         if trial.explains(values):
             yield Suspect(weight, place, why)
-
-
-def _instead(trial: Trial, number: int, old: int, inputs: Mapping[Any, int], place: int) -> Op:
-    """The operation, with another value where it reads the input ``old``."""
-    op = trial.program.ops[number]
-    for slot, atom in enumerate(op.inputs):
-        if inputs.get(atom) == old:
-            op = edits.reading(op, slot, place, trial.values[atom])  # type: ignore[index]
-    return op
 
 
 def _site(trial: Trial, group: Sequence[int]) -> Site:

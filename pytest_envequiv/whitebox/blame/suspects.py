@@ -1,0 +1,22 @@
+"""A suspected line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytest_envequiv.whitebox.jaxprs import Site
+
+
+@dataclass(frozen=True, order=True)
+class Suspect:
+    """A line, how well it explains the divergence (1: a single change of it mends every row), and why.
+
+    callers  the calls that led to it, the innermost first; ``missing``: what is at fault may be that something which
+             should follow it does not stand there
+    """
+
+    score: float
+    site: Site
+    why: str
+    callers: tuple[Site, ...] = field(default=(), compare=False)
+    missing: bool = field(default=False, compare=False)

@@ -1,0 +1,139 @@
+"""Lines at fault on which nothing is computed: a value was given the wrong name, handed on as it is, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pytest_envequiv.whitebox.blame import edits
+from pytest_envequiv.whitebox.blame.names import variables
+from pytest_envequiv.whitebox.blame.suspects import Suspect
+from pytest_envequiv.whitebox.blame.trial import PASSING, Trial, scope
+from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.program import Op, read
+from pytest_envequiv.whitebox.sources import Silent, function_starts, statement_lines
+
+BEFORE = 0.03  # score of the lines before a call that leads to what is wrong
+LEFT_OUT = 0.3  # score of a line near which something is missing, of which is known only what it should give
+LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
+
+
+def misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
+    """Outputs that should have been another value, as it stands, or that nothing is computed for: what was given their
+    name is at fault. If it is the value of another output, they may have been returned in the wrong order."""
+    known = scope(trial, len(trial.program.ops))
+    returned = [(name, read(trial.values, atom)) for name, atom in trial.outputs.items() if name[:6] != "state."]
+    for output in sorted(trial.case.root):
+        rows = trial.case.counts[output]
+        expected = trial.case.expected[output]
+        if not rows.any() or (
+            output in trial.outputs and _is(trial, output, read(trial.values, trial.outputs[output]))
+        ):
+            continue  # right in all these rows: another field of the family is what differs
+        computed = any(trial.program.ops[number].name not in PASSING for number in trial.behind.get(output, ()))
+        own, everywhere = names.get(output, ()), names.get("", ())
+        constant = not (expected[rows] != expected[rows][0]).any()
+        for n, place in enumerate((*own, *(() if computed and not constant else everywhere))):
+            why = "it is given its name here" if computed else "it stands here, and nothing computes it"
+            if computed and constant:
+                why = "it is computed, and always the same is right"
+            score = 0.6 if not computed else 0.2 if constant else 0.06
+            yield Suspect(score - 1e-4 * n, place, why)
+        if expected.shape[1] != 1 or constant:
+            continue  # a constant is like too much
+        for values, places, weight in ((known, own, 0.94), (returned, everywhere, 0.94), (known, everywhere, 0.93)):
+            name = next((n for n, value in values if n != output and _is(trial, output, value)), None)
+            if name is not None:
+                # The line that computes what is right is not at fault.
+                wrong = [place for place in places if name != f"what line {place.line} computes"]
+                yield from (Suspect(weight - 1e-4 * n, place, f"{name} is right") for n, place in enumerate(wrong))
+
+
+def left_out(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
+    """Where something is not done that here and there should be: an output that is right in most rows, and should be
+    one number in all others, with nothing in its computation to explain it. The lines between the last operation on it
+    and the line that gives it its name."""
+    for output in sorted(trial.case.wrong & trial.outputs.keys()):
+        counts, expected = trial.case.counts[output], trial.case.expected[output]
+        wrong = trial.diverging & counts
+        actual = np.asarray(read(trial.values, trial.outputs[output])).reshape(trial.rows, -1)
+        if not wrong.any() or expected.shape[1] != 1 or not (counts & ~wrong).any():
+            continue
+        one = not (expected[wrong] != expected[wrong][0]).any() and (actual[wrong] != actual[wrong][0]).any()
+        atom = trial.outputs[output]
+        while atom in trial.makers and trial.program.ops[trial.makers[atom]].name in PASSING:
+            atom = trial.program.ops[trial.makers[atom]].inputs[0]
+        made = trial.program.ops[trial.makers[atom]].site if atom in trial.makers else None
+        if not one or made is None:
+            continue
+        for place in names.get(output, ()):
+            if (place.file, place.function) == (made.file, made.function.rpartition(".")[2]) and place.line > made.line:
+                lines = statement_lines(made.file, made.line + 1, place.line)
+                for n, line in enumerate(lines):
+                    site = Site(made.file, line, line, function=made.function)
+                    right = f"{expected[wrong][0, 0]:.6g} is right here and there"
+                    yield Suspect(LEFT_OUT - 1e-3 * n, site, f"{right}: something is missing after line {made.line}")
+
+
+def before_calls(trial: Trial) -> Iterator[Suspect]:
+    """Where hardly anything is computed for what is wrong, something else may have been meant to be handed on: the
+    statements before the calls that led to it, the nearest first."""
+    calls = dict.fromkeys(c for n in sorted(trial.suspected) for c in trial.program.ops[n].callers)
+    for call in calls:
+        first = max((s for s in function_starts(call.file) if s < call.line), default=call.line)
+        for n, line in enumerate(reversed(statement_lines(call.file, first + 1, call.line))):
+            site = Site(call.file, line, line, function=call.function)
+            yield Suspect(BEFORE - 1e-3 * n, site, f"before the call on line {call.line} that leads to what is wrong")
+
+
+def _is(trial: Trial, output: str, value: Any) -> bool:
+    """Whether a value is, in every row that counts, what an output should have been."""
+    value = np.asarray(value)
+    if value.dtype.kind not in "fiub" or value.size not in (1, trial.rows):
+        return False
+    with np.errstate(all="ignore"):
+        guess = np.broadcast_to(value.ravel(), (trial.rows,)).astype(float)
+        error = np.abs(guess - trial.case.expected[output][:, 0].astype(float))
+    return bool((error <= trial.case.tolerance[output][:, 0])[trial.case.counts[output]].all())
+
+
+def unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
+    """Lines that pass an input on as it is, where a function of it would be right wherever it is used."""
+    ops = trial.program.ops
+    inputs: dict[Any, int] = {place: place for place in trial.program.inputs}
+    for op in ops:
+        if op.name in PASSING and op.inputs and op.inputs[0] in inputs:
+            inputs[op.outputs[0]] = inputs[op.inputs[0]]
+    told = {(v.place.file, v.place.line) for together in variables(trial) for v in together}  # by their variables
+    for line in (line for line in silent if (line.place.file, line.place.line) not in told):
+        sites = [(n, op.site) for n, op in enumerate(ops) if op.site is not None]
+        users = [n for n, site in sites if site.file == line.place.file and site.line in line.used]
+        for read_there in sorted({inputs[a] for n in users for a in ops[n].inputs if a in inputs}):
+            reading = [n for n in users if any(inputs.get(a) == read_there for a in ops[n].inputs)]
+            # Once on its way: not where it is only converted, and again where that is used.
+            readers = [n for n in reading if ops[n].name not in PASSING] or reading
+            for name, function in edits.FUNCTIONS.items():
+
+                def change(op: Op, values: Sequence[Any], place: int = read_there, f: Any = function) -> list[Any]:
+                    both = [(inputs.get(a) == place, v) for a, v in zip(op.inputs, values, strict=True)]
+                    return op.run([np.asarray(f(v), np.asarray(v).dtype) if here else v for here, v in both])
+
+                if trial.explains(trial.edited(readers, change)):
+                    yield Suspect(LOOSE, line.place, f"{name} of it is right")
+            for name, place in trial.named_inputs():
+                if place == read_there or np.size(trial.values[place]) not in (1, np.size(trial.values[read_there])):
+                    continue
+                others = {n: _instead(trial, n, read_there, inputs, place) for n in readers}
+                if trial.explains(trial.replaced(others)):
+                    yield Suspect(LOOSE, line.place, f"{name} in the place of what it passes on")
+
+
+def _instead(trial: Trial, number: int, old: int, inputs: Mapping[Any, int], place: int) -> Op:
+    """The operation, with another value where it reads the input ``old``."""
+    op = trial.program.ops[number]
+    for slot, atom in enumerate(op.inputs):
+        if inputs.get(atom) == old:
+            op = edits.reading(op, slot, place, trial.values[atom])  # type: ignore[index]
+    return op
