@@ -15,7 +15,7 @@ from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import Op, read
 from pytest_envequiv.whitebox.sources import Silent, function_starts, statement_lines
 
-BEFORE = 0.03  # score of the lines before a call that leads to what is wrong
+BEFORE, NEAREST = 0.03, 10  # score of the lines before a call that leads to what is wrong; how many are told of
 LEFT_OUT = 0.3  # score of a line near which something is missing, of which is known only what it should give
 LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
 
@@ -83,7 +83,8 @@ def before_calls(trial: Trial) -> Iterator[Suspect]:
     calls = dict.fromkeys(c for n in sorted(trial.suspected) for c in trial.program.ops[n].callers)
     for call in calls:
         first = max((s for s in function_starts(call.file) if s < call.line), default=call.line)
-        for n, line in enumerate(reversed(statement_lines(call.file, first + 1, call.line))):
+        lines = statement_lines(call.file, first + 1, call.line)
+        for n, line in enumerate(reversed(lines[-NEAREST:])):
             site = Site(call.file, line, line, function=call.function)
             yield Suspect(BEFORE - 1e-3 * n, site, f"before the call on line {call.line} that leads to what is wrong")
 
@@ -107,7 +108,8 @@ def unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
         if op.name in PASSING and op.inputs and op.inputs[0] in inputs:
             inputs[op.outputs[0]] = inputs[op.inputs[0]]
     told = {(v.place.file, v.place.line) for together in variables(trial) for v in together}  # by their variables
-    for line in (line for line in silent if (line.place.file, line.place.line) not in told):
+    idle = (line for line in silent if not line.busy and (line.place.file, line.place.line) not in told)
+    for line in idle:
         sites = [(n, op.site) for n, op in enumerate(ops) if op.site is not None]
         users = [n for n, site in sites if site.file == line.place.file and site.line in line.used]
         for read_there in sorted({inputs[a] for n in users for a in ops[n].inputs if a in inputs}):
