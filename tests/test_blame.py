@@ -145,6 +145,16 @@ SLIPS = {
         "velocity=velocity, time",
         "velocity=position, time",
     ),
+    "a comparison turned for every row": (
+        CARTPOLE,
+        "state.theta > params.theta_threshold_radians",
+        "state.theta <= params.theta_threshold_radians",
+    ),
+    "a factor dropped, on a line of its own": (
+        CAR,
+        "- jnp.cos(3 * state.position) * params.gravity",
+        "- params.gravity",
+    ),
     "elements of a setting exchanged": (
         ACROBOT,
         "EnvParams(available_torque=jnp.array([-1.0, 0.0, +1.0]))",
@@ -166,6 +176,8 @@ SLIPS = {
 # Where other lines explain the difference just as well: an "or" of the two comparisons made an "and".
 TIES = {
     "comparison turned": 3,
+    "a comparison turned for every row": 3,
+    "a factor dropped, on a line of its own": 5,
     "numbers a draw is given": 2,  # after the line that draws
     "a name in the place of another in what makes the state": 2,  # what reads it could as well read another
     "a state that is not made": 5,

@@ -35,14 +35,14 @@ from pytest_envequiv.whitebox.blame.trial import (
 )
 from pytest_envequiv.whitebox.blame.unwritten import before_calls, left_out, misnamed, unchanged
 from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.sources import Silent, element_place, operand_place
+from pytest_envequiv.whitebox.sources import Silent, element_place, operand_place, operator_line
 
 FEW = 5  # suspects; where there are not as many, lines are told of that stand before what is wrong
 SUFFICIENT = 0.5  # score of a value that could have been right in every row, by a relation nobody knows
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple
 CLIPPED = 0.85  # of one that is right once it is clipped: the clip may also stand in another place
 UNLIKE = 0.89  # of a setting of which the reference has another value, even if other things differ as well
-SETTLED = 0.89  # of a change that makes a condition the same in every row: there it may be another that is wrong
+SETTLED = 0.955  # at most, of a change that turns a condition round in every row: another number may be as good
 ENOUGH = 0.9  # score with which no costlier kind of change is tried any more
 
 NOISE = 0.02  # share of the largest correction by which a solved value may be off
@@ -55,7 +55,7 @@ Groups = Sequence[Sequence[int]]  # numbers of operations that stand and fall to
 def blame(
     case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Site]], silent: Sequence[Silent] = ()
 ) -> list[Suspect]:
-    """Suspected lines, the best first, each once.
+    """Suspected lines, the best first.
 
     where    constant -> the line that sets it
     names    output -> lines at which a value is given its name; under "" those of what is returned
@@ -65,42 +65,49 @@ def blame(
     if not trial.diverging.any():
         return []
     groups = list(trial.groups())
-    best: dict[tuple[str, int], Suspect] = {}
+    best: dict[tuple[str, int, int], Suspect] = {}
     many, single = [g for g in groups if len(g) > 1], [g for g in groups if len(g) == 1]
+    kinds = (
+        _sliced(trial, groups),
+        _settings(trial, where),
+        _changed(trial, groups, edits.slips),
+        _changed(trial, groups, edits.clips),
+        _changed(trial, groups, edits.unrounded),
+        _changed(trial, groups, restoring(trial)),
+        _changed(trial, groups, edits.literals),
+        _changed(trial, single, edits.inputs),
+        misnamed(trial, names),
+        unchanged(trial, silent),
+        _tried(trial, renamed(trial)),
+        _tried(trial, handed(trial)),
+        _changed(trial, groups, edits.functions),
+        _changed(trial, single, vectors),
+        _changed(trial, many, edits.variables),
+        _angelic(trial, groups),
+        _changed(trial, single, edits.variables),
+        _changed(trial, groups, missing),
+    )
+    cheap = 6  # the last of those that may do without turning a condition round
     with suppress(Spent):
-        for found in (
-            _sliced(trial, groups),
-            _settings(trial, where),
-            _changed(trial, groups, edits.slips),
-            _changed(trial, groups, edits.clips),
-            _changed(trial, groups, edits.unrounded),
-            _changed(trial, groups, restoring(trial)),
-            _changed(trial, single, edits.inputs),
-            misnamed(trial, names),
-            unchanged(trial, silent),
-            _tried(trial, renamed(trial)),
-            _tried(trial, handed(trial)),
-            _changed(trial, groups, edits.literals),
-            _changed(trial, groups, edits.functions),
-            _changed(trial, single, vectors),
-            _changed(trial, many, edits.variables),
-            _angelic(trial, groups),
-            _changed(trial, single, edits.variables),
-            _changed(trial, groups, missing),
-        ):
+        for number, found in enumerate(kinds):
             for suspect in _borne(found):
-                key = (suspect.site.file, suspect.site.line)
+                key = _place(suspect)
                 if key not in best or suspect.score > best[key].score:
                     best[key] = suspect
-            if max((s.score for s in best.values()), default=0.0) >= ENOUGH:
+            if any(s.score >= ENOUGH and not (s.settled and number < cheap) for s in best.values()):
                 break
     if max((s.score for s in best.values()), default=0.0) < SUFFICIENT:
-        best |= {(s.site.file, s.site.line): s for s in _borne(left_out(trial, names))}
+        best |= {_place(s): s for s in _borne(left_out(trial, names))}
     if len(best) < FEW:
-        best = {(s.site.file, s.site.line): s for s in before_calls(trial)} | best
+        best = {_place(s): s for s in before_calls(trial)} | best
     # Of lines that explain as much, those of the port itself come before those of a library it builds on.
     sizes = Counter(op.site.file for op in trial.program.ops if op.site is not None)
     return sorted(best.values(), key=lambda s: (-round(s.score, 6), -sizes[s.site.file], s.site))
+
+
+def _place(suspect: Suspect) -> tuple[str, int, int]:
+    """Expressions that begin on one line may have their operators on others."""
+    return suspect.site.file, suspect.site.line, operator_line(suspect.site)
 
 
 def _borne(found: Iterator[Suspect]) -> Iterator[Suspect]:
@@ -137,12 +144,13 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
                 continue
             if score > 0:
                 op, whole = trial.program.ops[group[0]], _site(trial, group)
-                score = min(score, SETTLED) if kind is edits.slips and _settled(trial, values) else score
+                settled = kind is edits.slips and _settled(trial, values)
+                score = min(score, SETTLED) if settled else score
                 parts = [element_place(whole, e, len(op.inputs)) for e in edit.elements]
                 parts += [operand_place(whole, edit.operand)] if edit.operand is not None else []
                 apart = [place for place in parts if place != whole]
-                yield from (Suspect(score, place, edit.why, op.callers) for place in apart)
-                yield Suspect(score * (0.99 if apart else 1), whole, edit.why, op.callers)
+                yield from (Suspect(score, place, edit.why, op.callers, settled=settled) for place in apart)
+                yield Suspect(score * (0.99 if apart else 1), whole, edit.why, op.callers, settled=settled)
 
 
 def _settled(trial: Trial, changed: Mapping[int, Any]) -> bool:

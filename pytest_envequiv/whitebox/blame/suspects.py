@@ -12,7 +12,8 @@ class Suspect:
     """A line, how well it explains the divergence (1: a single change of it mends every row), and why.
 
     callers  the calls that led to it, the innermost first; ``missing``: what is at fault may be that something which
-             should follow it does not stand there
+             should follow it does not stand there; ``settled``: it is only right as a condition is turned round in
+             every row, by which anything that is right in all of them can be had
     """
 
     score: float
@@ -20,3 +21,4 @@ class Suspect:
     why: str
     callers: tuple[Site, ...] = field(default=(), compare=False)
     missing: bool = field(default=False, compare=False)
+    settled: bool = field(default=False, compare=False)
