@@ -155,6 +155,12 @@ SLIPS = {
         "- jnp.cos(3 * state.position) * params.gravity",
         "- params.gravity",
     ),
+    "a setting forgotten where only numbers are left": (ACROBOT, "dt2 = params.dt / 2.0", "dt2 = 1 / 2.0"),
+    "a term dropped in a function that a value goes through": (
+        ACROBOT,
+        "x_out = x - how_often * diff * go_down",
+        "x_out = -(how_often * diff * go_down)",
+    ),
     "elements of a setting exchanged": (
         ACROBOT,
         "EnvParams(available_torque=jnp.array([-1.0, 0.0, +1.0]))",
@@ -178,6 +184,7 @@ TIES = {
     "comparison turned": 3,
     "a comparison turned for every row": 3,
     "a factor dropped, on a line of its own": 5,
+    "a term dropped in a function that a value goes through": 5,
     "numbers a draw is given": 2,  # after the line that draws
     "a name in the place of another in what makes the state": 2,  # what reads it could as well read another
     "a state that is not made": 5,

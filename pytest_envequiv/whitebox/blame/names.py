@@ -235,6 +235,12 @@ def _function(text: str, name: str, line: int) -> ast.FunctionDef | None:
     return max(inside, key=lambda n: n.lineno, default=None)
 
 
+def _folded(value: ast.expr) -> bool:
+    """Whether an expression is made of numbers alone, so that nothing is left of it to run."""
+    parts = ast.BinOp | ast.UnaryOp | ast.Constant | ast.operator | ast.unaryop
+    return all(isinstance(node, parts) for node in ast.walk(value))
+
+
 def _set_once(file: str, function: ast.FunctionDef) -> Iterator[tuple[list[str], Site]]:
     """(names, place) of the assignments of a function whose names nothing else in it sets, and that compute nothing."""
     given = function.args
@@ -247,7 +253,7 @@ def _set_once(file: str, function: ast.FunctionDef) -> Iterator[tuple[list[str],
         target, place = node.targets[0], Site(file, node.lineno, node.end_lineno or node.lineno, function=function.name)
         if isinstance(target, ast.Tuple):
             elements = target.elts
-        elif isinstance(node.value, PASSED):
+        elif isinstance(node.value, PASSED) or _folded(node.value):
             elements = [target]
         else:
             continue

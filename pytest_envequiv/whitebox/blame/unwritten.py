@@ -43,7 +43,9 @@ def misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Susp
             yield Suspect(score - 1e-4 * n, place, why)
         if expected.shape[1] != 1 or constant:
             continue  # a constant is like too much
-        for values, places, weight in ((known, own, 0.94), (returned, everywhere, 0.94), (known, everywhere, 0.93)):
+        # A state field that has a name of its own is not returned under another.
+        rest = () if own and output.startswith("state.") else everywhere
+        for values, places, weight in ((known, own, 0.94), (returned, rest, 0.94), (known, rest, 0.93)):
             name = next((n for n, value in values if n != output and _is(trial, output, value)), None)
             if name is not None:
                 # The line that computes what is right is not at fault.
