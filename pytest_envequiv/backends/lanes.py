@@ -16,7 +16,7 @@ import numpy as np
 
 from pytest_envequiv.backends import tapes
 from pytest_envequiv.backends.codec import Codec
-from pytest_envequiv.backends.discovery import Path, reader, reader_of_all, writer
+from pytest_envequiv.backends.discovery import Item, Path, reader, reader_of_all, writer
 from pytest_envequiv.backends.protocol import Arrays, Space
 
 
@@ -85,17 +85,21 @@ class Memory:
     places     name -> (path, codec) of what a step changes
     restored   (path, value) of what changes only when an episode is over: put back when a state is written
     plain      name -> path of numbers and texts that were never seen to change; ``arrays``: of arrays
+    holders    path -> a dict or list that holds items of the state, where a lane may have None between two steps
     """
 
     places: Mapping[str, tuple[Path, Codec]]
     restored: Sequence[tuple[Path, Any]] = ()
     plain: Mapping[str, Path] = field(default_factory=dict)
     arrays: Mapping[str, Path] = field(default_factory=dict)
+    holders: Mapping[Path, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._readers = [(name, reader(path), codec) for name, (path, codec) in self.places.items()]
         self._writers = [(name, writer(path), codec) for name, (path, codec) in self.places.items()]
         self._restorers = [(writer(path), value) for path, value in self.restored]
+        held = {path[:-1] for path, _ in self.places.values() if isinstance(path[-1], Item)}
+        self._holders = [(reader(p), writer(p), value) for p, value in self.holders.items() if p in held]
         self._plain = reader_of_all(self.plain.values())
         self._arrays = [reader(path) for path in self.arrays.values()]
 
@@ -106,6 +110,10 @@ class Memory:
 
     def write(self, lanes: Sequence[Lane], fields: Arrays) -> None:
         """Put B environments into B states."""
+        for get, put, holder in self._holders:
+            for lane in lanes:
+                if get(lane.environment) is None:
+                    put(lane.environment, copy.deepcopy(holder))
         for name, put, codec in self._writers:
             for lane, value in zip(lanes, codec.decode(fields[name]), strict=True):
                 put(lane.environment, value)

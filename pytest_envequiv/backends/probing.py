@@ -6,14 +6,15 @@ All budgets are counts of steps, never times: what a backend is must not depend 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from pytest_envequiv.backends.codec import ABSENT, Watch, same, same_arrays
-from pytest_envequiv.backends.discovery import Path, clone, reader, walk, writer
+from pytest_envequiv.backends.discovery import Item, Path, clone, reader, walk, writer
 from pytest_envequiv.backends.lanes import (
     Face,
     Lane,
@@ -63,11 +64,21 @@ def warm(face: Face, environment: Any) -> Any:
     return environment
 
 
+def _holders(environment: Any, places: Iterable[Path]) -> dict[Path, Any]:
+    """Copies of the dicts and lists in which places are, by path: a wrapper may keep one only between two steps."""
+    found = {}
+    for path in dict.fromkeys(path[:-1] for path in places if isinstance(path[-1], Item) and len(path) > 1):
+        with suppress(Exception):  # what cannot be copied is not put back
+            found[path] = copy.deepcopy(reader(path)(environment))
+    return found
+
+
 def probe(face: Face) -> Found:
     """Everything in ``Found``. Raises what the environment raises when it is made, reset and stepped."""
     with global_state_kept():
         environment = warm(face, face.make())
         places, generators = walk(environment)
+        holders = _holders(environment, places.values())
         sources, reproduces = _seeding(face, environment, generators)
         player = _Player(face, environment, sources)
         twins = _twins(player)
@@ -82,7 +93,7 @@ def probe(face: Face) -> Found:
         return Found(
             example=environment,
             alone=alone,
-            memory=life.memory if state == "fields" else Memory({}),
+            memory=replace(life.memory, holders=holders) if state == "fields" else Memory({}),
             sources=sources,
             state=state,
             draws="tape" if tape and sources.recorded else "seed" if reproduces else "none",
