@@ -90,6 +90,17 @@ def test_a_snapshot_is_a_value(kind):
         backend.step(record[0][0].edited(), record[0][1], np.zeros(5, int))
 
 
+def test_a_dict_that_is_gone_is_put_back_before_a_state_is_written_into_it():
+    """As PettingZoo's wrapper against illegal moves keeps what was last seen between two steps only."""
+    backend = made(tiny.Nested)
+    before, action, after = list(played(backend))[3]
+    backend.step(State(before.fields), action, np.zeros(5, int), after.draws)  # lanes to be written to are made
+    assert backend._spare
+    for lane in backend._spare:
+        lane.environment.unwrapped.world["ball"] = None
+    assert_same(backend.step(State(before.fields), action, np.zeros(5, int), after.draws), after)
+
+
 def test_what_has_moved_on_is_not_stepped_from_elsewhere():
     backend = made(tiny.Enclosed)
     first, action, _ = next(played(backend, rows=2))
