@@ -113,8 +113,6 @@ class Judge:
         except BackendError as error:
             word = DIFFERENT if error.side == "target" else INCONCLUSIVE
             verdict = said(check, word, str(error), (), {"error": str(error)})
-            if word == DIFFERENT and check.subject == "auto_reset":  # it cannot be traced, but what it joins can
-                verdict.evidence["blame"] = blaming.suspects(self.bench, verdict, None)
         except Limitation as error:
             verdict = said(check, INCONCLUSIVE, str(error))
         except BudgetSpent:

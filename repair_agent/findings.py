@@ -80,7 +80,7 @@ def read(path: Path, question: Question, folder: Path) -> Run:
     return run
 
 
-def told(report: Path, question: Question, root: Path, wanted: tuple[str, ...]) -> Run:
+def reported(report: Path, question: Question, root: Path, wanted: tuple[str, ...]) -> Run:
     """What the report of a run tells; a run without findings if it tells nothing of the pair."""
     try:
         document = _parsed(report)

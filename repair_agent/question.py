@@ -36,11 +36,12 @@ class Question:
 
 def command(question: Question) -> str:
     """What a person types to run the same."""
-    words = ["pytest", "--envequiv", f"ref={question.ref}", f"target={question.target}", *asked(question)]
+    words = ["pytest", "--envequiv", f"ref={question.ref}", f"target={question.target}", *options(question)]
     return " ".join([*words, *question.options, "--json-report", "--json-report-file=report.json"])
 
 
-def asked(question: Question, seed: int | None = None) -> list[str]:
+def options(question: Question, seed: int | None = None) -> list[str]:
+    """The plugin's options that a question stands for."""
     asked = [f"--envequiv-profile={question.profile}", f"--envequiv-seed={question.seed if seed is None else seed}"]
     if not any(option.startswith("--envequiv-levels") for option in question.options):
         asked.append(f"--envequiv-levels={','.join(LEVELS)}")

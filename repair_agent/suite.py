@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from repair_agent.findings import OPEN, Run, told
-from repair_agent.question import LEVELS, NODE, Question, asked
+from repair_agent.findings import OPEN, Run, reported
+from repair_agent.question import LEVELS, NODE, Question, options
 
 TICK = 0.2  # seconds between looks at a running suite
 # JAX keeps what it compiled for the next run: of a run on CartPole that saves 8 of 26 seconds.
@@ -143,7 +143,7 @@ class Begun:
             os.write(self._go, b"!")
         ended = self._watched(seconds, tell, stop)
         spent = round(time.monotonic() - began, 3)
-        run = told(self.report, self.question, self.root, self.wanted)
+        run = reported(self.report, self.question, self.root, self.wanted)
         code, trouble = self._process.returncode, ended or run.trouble
         if not trouble and (code not in (0, 1) or not run.findings):
             text = self.said.read_text(encoding="utf-8", errors="replace")
@@ -226,7 +226,7 @@ def _arguments(
         *question.options,
         *("-m", " or ".join(levels)),
         *("--envequiv", f"ref={question.ref}", f"target={question.target}"),
-        *asked(question, seed),
+        *options(question, seed),
         f"--envequiv-output={output}",
         *("--json-report", f"--json-report-file={report}", "--json-report-omit", "log", "streams", "keywords"),
         "--json-report-indent=0",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
@@ -69,14 +69,14 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     backend: Any = bench.pair.target.backend
     where = sources.setting_sites(backend.functional.params)
     if step is not None:
-        called, silent = _written_in(backend, "step", [check.field, *followers])
+        called, silent = _written_in(backend, "step", _outputs_of(bench, [check.field, *followers]))
         found = blame(_step_case(bench, step, check.field, followers), where, called, silent)
         return _with_silent(_with_idle(found, backend.traced("step")), silent)
     if check.subject == "reset" and check.field != "joint":
         step = shared(bench)
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
-            called, silent = _written_in(backend, "reset", [check.field, *others])
+            called, silent = _written_in(backend, "reset", _outputs_of(bench, [check.field, *others]))
             found = blame(_reset_case(bench, step, check.field, others), where, called, silent)
             return _with_silent(_with_idle(found, backend.traced("reset")), silent)
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
@@ -90,11 +90,16 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     return _behind(backend, check.field, bench)
 
 
+def _outputs_of(bench: Bench, names: Container[str]) -> set[str]:
+    """What fields of the pair are called among the outputs of the target's program."""
+    return {output_name(field) for field in bench.pair.fields if field.name in names}
+
+
 def _written_in(
-    backend: Any, what: str, wrong: Sequence[str] = ()
+    backend: Any, what: str, wrong: Container[str] = ()
 ) -> tuple[dict[str, list[Site]], list[sources.Silent]]:
     """Of the functions in which operations of a step or reset are written: {output: lines at which a value is called
-    so, "": what they return}, and the lines that only pass on a value. ``wrong``: the fields that are looked at."""
+    so, "": what they return}, and the lines that only pass on a value. ``wrong``: outputs that are looked at."""
     traced = backend.traced(what)
     sites = sources.sites_of(traced.closed)
     files, functions = sorted({s.file for s in sites}), {s.function.rpartition(".")[2] for s in sites}
@@ -103,16 +108,14 @@ def _written_in(
         leaf = output.rpartition(".")[2]
         called[output] = sources.named_places(files, functions, {leaf, *CALLED.get(leaf, ())})
     busy = {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
-    behind = _lines_behind(traced, wrong) if wrong else busy
-    return called, sources.silent_lines(files, functions, busy, behind)
+    return called, sources.silent_lines(files, functions, busy, _lines_behind(traced, wrong) if wrong else busy)
 
 
-def _lines_behind(traced: Traced, fields: Sequence[str]) -> set[tuple[str, int]]:
-    """(file, line) of the operations by which fields of a check are computed."""
+def _lines_behind(traced: Traced, wrong: Container[str]) -> set[tuple[str, int]]:
+    """(file, line) of the operations by which outputs are computed."""
     program = flat(traced.closed)
-    leaves = {name.rpartition(".")[2] for name in fields}
     sliced = zip(traced.outputs, slices(program), strict=True)
-    numbers = {n for output, behind in sliced if output.rpartition(".")[2] in leaves for n in behind}
+    numbers = {n for output, behind in sliced if output in wrong for n in behind}
     sites = {site for n in numbers if (site := program.ops[n].site) is not None and program.ops[n].name not in PASSING}
     return {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
 
@@ -133,7 +136,7 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
     for suspect in (s for s in found if s.score >= SUFFICIENT):
         for other in silent:
             lines = other.used | other.made
-            here = (suspect.site.file, suspect.site.line) in {(other.place.file, line) for line in lines}
+            here = suspect.site.file == other.place.file and suspect.site.line in lines
             called = any(c.file == other.place.file and c.line in lines for c in suspect.callers)
             if here or called:
                 score = suspect.score * (PASSED_ON if here and not other.busy else HANDED_ON)

@@ -34,7 +34,10 @@ def auto_reset(bench: Bench, check: Check) -> Verdict:
         return said(check, INCONCLUSIVE, "no state of the target to step from")
     state, action = pair.inject(rows), pair.target_action(rows.action)
     plain_step = pair.target.step(state, action, rows.seeds)
-    auto = pair.target.call("auto-resetting step", lambda: backend.auto_step(state, action, rows.seeds))
+    try:
+        auto = pair.target.call("auto-resetting step", lambda: backend.auto_step(state, action, rows.seeds))
+    except BackendError as error:  # the plain step has just run: it is how the two are joined, for which there is blame
+        return said(check, DIFFERENT, str(error), (), {"error": str(error)})
     done = auto.done
     evidence = {"transitions": len(rows), "terminations": int(done.sum())}
     if backend.labels["step"] == ():  # the auto-resetting step draws from another key than the plain one

@@ -17,6 +17,8 @@ from typing import Any
 
 from pytest_envequiv.whitebox.jaxprs import Site, site, walk
 
+Span = tuple[int, int, int, int]  # of an expression: first and last line, first and last column
+
 
 @dataclass(frozen=True)
 class Silent:
@@ -53,6 +55,35 @@ def nodes_in(text: str) -> tuple[ast.AST, ...]:
         return tuple(ast.walk(ast.parse(text)))
     except SyntaxError:
         return ()
+
+
+@lru_cache(maxsize=32)
+def operands_in(text: str) -> dict[Span, tuple[ast.expr, tuple[ast.expr, ...]]]:
+    """Where an expression stands -> (it, its operands in the order in which an operation has them)."""
+    found: dict[Span, tuple[ast.expr, tuple[ast.expr, ...]]] = {}
+    for node in (n for n in nodes_in(text) if isinstance(n, ast.expr)):
+        parts: Sequence[ast.expr] = ()
+        if isinstance(node, ast.BinOp):
+            power = isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant)
+            parts = [node.left] if power else [node.left, node.right]
+        elif isinstance(node, ast.UnaryOp):
+            parts = [node.operand]
+        elif isinstance(node, ast.Compare) and len(node.comparators) == 1:
+            parts = [node.left, node.comparators[0]]
+        elif isinstance(node, ast.Call) and listed(node):
+            parts = listed(node)
+        elif isinstance(node, ast.Call) and not node.keywords:
+            parts = node.args
+        if parts:
+            span = (node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0)
+            found[span] = node, tuple(parts)
+    return found
+
+
+def listed(node: ast.expr) -> list[ast.expr]:
+    """The elements of the list that a call is handed first."""
+    first = node.args[0] if isinstance(node, ast.Call) and node.args else None
+    return first.elts if isinstance(first, ast.List | ast.Tuple) else []
 
 
 def operator_line(place: Site) -> int:
@@ -249,24 +280,14 @@ def element_place(place: Site, element: int, count: int) -> Site:
     return place
 
 
-def operand_place(place: Site, number: int) -> Site:
-    """Where an operand of the expression at a place stands, if it has a line of its own; else the place."""
+def operand_place(place: Site, number: int, count: int) -> Site:
+    """Where one of the ``count`` operands of the expression at a place stands, if it is no expression itself; else the
+    place."""
     span = (place.line, place.end_line, place.column, place.end_column)
-    for node in nodes_of(place.file) if place.end_line > place.line else ():
-        if not isinstance(node, ast.expr):
-            continue
-        if (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset) != span:
-            continue
-        parts: list[ast.expr] = []
-        if isinstance(node, ast.BinOp):
-            parts = [node.left, node.right]
-        elif isinstance(node, ast.Compare):
-            parts = [node.left, *node.comparators]
-        elif isinstance(node, ast.Call):
-            parts = node.args
-        if number < len(parts) and not isinstance(parts[number], ast.BinOp | ast.Call):
-            return replace(place, line=parts[number].lineno, end_line=parts[number].lineno)
-    return place
+    parts = operands_in(text_of(place.file)).get(span, (None, ()))[1]
+    if len(parts) != count or isinstance(parts[number], ast.BinOp | ast.Call):
+        return place
+    return replace(place, line=parts[number].lineno, end_line=parts[number].lineno)
 
 
 def array_elements(sites: Iterable[Site], count: int) -> dict[int, list[Site]]:

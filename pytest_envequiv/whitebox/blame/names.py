@@ -22,7 +22,7 @@ from pytest_envequiv.whitebox.blame.solving import numbers_for, solved
 from pytest_envequiv.whitebox.blame.trial import Trial
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import ELEMENTWISE, Constant, Op
-from pytest_envequiv.whitebox.sources import nodes_in, text_of
+from pytest_envequiv.whitebox.sources import listed, nodes_in, operands_in, text_of
 
 POWERS = {"integer_pow", "square"}
 JOINED = {"concatenate", "stack"}  # of the elements of a list
@@ -32,7 +32,6 @@ MOST_OTHERS = 24  # values that are tried in the place of a variable
 
 PASSED = ast.Name | ast.Attribute | ast.Constant | ast.UnaryOp | ast.Subscript
 
-Span = tuple[int, int, int, int]  # of an expression: first and last line, first and last column
 Use = tuple[int, int]  # number of an operation and of its operand
 Programs = Iterator[tuple[Site, str, float, Mapping[int, Any]]]  # line, why, weight, all values with the change made
 
@@ -54,7 +53,8 @@ def variables(trial: Trial) -> list[list[Variable]]:
             continue
         site, text = op.site, text_of(op.site.file)
         span = (site.line, site.end_line, site.column, site.end_column)
-        kind, names = _operands(text).get(span, ("", ()))
+        node, parts = operands_in(text).get(span, (None, ()))
+        kind, names = _kind(node) if node else "", [p.id if isinstance(p, ast.Name) else "" for p in parts]
         function = _function(text, site.function.rpartition(".")[2], site.line)
         if (
             function
@@ -202,29 +202,11 @@ def _value(trial: Trial, variable: Variable) -> np.ndarray:
     return np.asarray(atom.value if isinstance(atom, Constant) else trial.values[atom])
 
 
-@lru_cache(maxsize=32)
-def _operands(text: str) -> dict[Span, tuple[str, tuple[str, ...]]]:
-    """Where an expression stands -> (its primitive if only that one has them in this order, the names of its operands,
-    "" for one that is no name)."""
-    found: dict[Span, tuple[str, tuple[str, ...]]] = {}
-    for node in (n for n in nodes_in(text) if isinstance(n, ast.expr)):
-        kind: str = ""
-        parts: Sequence[ast.expr] = ()
-        if isinstance(node, ast.BinOp):
-            power = isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant)
-            parts = [node.left] if power else [node.left, node.right]
-        elif isinstance(node, ast.UnaryOp):
-            parts = [node.operand]
-        elif isinstance(node, ast.Compare) and len(node.comparators) == 1:
-            kind, parts = COMPARED.get(type(node.ops[0]), "?"), [node.left, node.comparators[0]]
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.List | ast.Tuple):
-            kind, parts = "list", node.args[0].elts
-        elif isinstance(node, ast.Call) and not node.keywords:
-            parts = node.args
-        if parts:
-            span = (node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0)
-            found[span] = kind, tuple(p.id if isinstance(p, ast.Name) else "" for p in parts)
-    return found
+def _kind(node: ast.expr) -> str:
+    """The primitive, if only that one has the operands in the order in which they are written."""
+    if isinstance(node, ast.Compare):
+        return COMPARED.get(type(node.ops[0]), "?")
+    return "list" if listed(node) else ""
 
 
 @lru_cache(maxsize=4096)

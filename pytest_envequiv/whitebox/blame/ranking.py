@@ -65,9 +65,20 @@ def blame(
     if not trial.diverging.any():
         return []
     groups = list(trial.groups())
-    best: dict[tuple[str, int, int], Suspect] = {}
     many, single = [g for g in groups if len(g) > 1], [g for g in groups if len(g) == 1]
-    kinds = (
+    best: dict[tuple[str, int, int], Suspect] = {}
+
+    def keep(found: Iterator[Suspect]) -> None:
+        for suspect in _borne(found):
+            # Expressions that begin on one line may have their operators on others.
+            key = suspect.site.file, suspect.site.line, operator_line(suspect.site)
+            if key not in best or suspect.score > best[key].score:
+                best[key] = suspect
+
+    def reached(score: float) -> list[Suspect]:
+        return [suspect for suspect in best.values() if suspect.score >= score]
+
+    likely = (  # where these find what turns no condition round, that is as good as it gets
         _sliced(trial, groups),
         _settings(trial, where),
         _changed(trial, groups, edits.slips),
@@ -75,6 +86,8 @@ def blame(
         _changed(trial, groups, edits.unrounded),
         _changed(trial, groups, restoring(trial)),
         _changed(trial, groups, edits.literals),
+    )
+    others = (
         _changed(trial, single, edits.inputs),
         misnamed(trial, names),
         unchanged(trial, silent),
@@ -87,27 +100,22 @@ def blame(
         _changed(trial, single, edits.variables),
         _changed(trial, groups, missing),
     )
-    cheap = 6  # the last of those that may do without turning a condition round
     with suppress(Spent):
-        for number, found in enumerate(kinds):
-            for suspect in _borne(found):
-                key = _place(suspect)
-                if key not in best or suspect.score > best[key].score:
-                    best[key] = suspect
-            if any(s.score >= ENOUGH and not (s.settled and number < cheap) for s in best.values()):
+        for found in likely:
+            if not all(suspect.settled for suspect in reached(ENOUGH)):
                 break
-    if max((s.score for s in best.values()), default=0.0) < SUFFICIENT:
-        best |= {_place(s): s for s in _borne(left_out(trial, names))}
+            keep(found)
+        for found in others:
+            if reached(ENOUGH):
+                break
+            keep(found)
+    if not reached(SUFFICIENT):
+        keep(left_out(trial, names))
     if len(best) < FEW:
-        best = {_place(s): s for s in before_calls(trial)} | best
+        keep(before_calls(trial))
     # Of lines that explain as much, those of the port itself come before those of a library it builds on.
     sizes = Counter(op.site.file for op in trial.program.ops if op.site is not None)
     return sorted(best.values(), key=lambda s: (-round(s.score, 6), -sizes[s.site.file], s.site))
-
-
-def _place(suspect: Suspect) -> tuple[str, int, int]:
-    """Expressions that begin on one line may have their operators on others."""
-    return suspect.site.file, suspect.site.line, operator_line(suspect.site)
 
 
 def _borne(found: Iterator[Suspect]) -> Iterator[Suspect]:
@@ -144,10 +152,10 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
                 continue
             if score > 0:
                 op, whole = trial.program.ops[group[0]], _site(trial, group)
-                settled = kind is edits.slips and _settled(trial, values)
+                settled = score >= ENOUGH and kind is edits.slips and _settled(trial, values)
                 score = min(score, SETTLED) if settled else score
                 parts = [element_place(whole, e, len(op.inputs)) for e in edit.elements]
-                parts += [operand_place(whole, edit.operand)] if edit.operand is not None else []
+                parts += [] if edit.operand is None else [operand_place(whole, edit.operand, len(op.inputs))]
                 apart = [place for place in parts if place != whole]
                 yield from (Suspect(score, place, edit.why, op.callers, settled=settled) for place in apart)
                 yield Suspect(score * (0.99 if apart else 1), whole, edit.why, op.callers, settled=settled)
@@ -176,7 +184,8 @@ def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
                 changed = np.array(trial.values[place])
                 changed.flat[[a, b]] = changed.flat[[b, a]]
                 score = _score(*trial.verdict(trial.rerun({place: changed})))
-                yield Suspect(score, where[name], f"{name}[{a}] and {name}[{b}] exchanged")
+                if score > 0:
+                    yield Suspect(score, where[name], f"{name}[{a}] and {name}[{b}] exchanged")
 
 
 def _setting(trial: Trial, name: str, place: int, element: int, site: Site) -> Iterator[Suspect]:

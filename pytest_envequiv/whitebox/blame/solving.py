@@ -179,5 +179,24 @@ def _roots(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) 
 
     enough = float(trial.case.tolerance[name][row, element])
     near = float(_secant(lambda at: np.array([miss(float(at[0]))]), np.array([old]))[0])
-    found = [near] if np.isfinite(near) and abs(miss(near)) <= enough else _every_root(miss, old, enough).tolist()
+    if not (np.isfinite(near) and abs(miss(near)) <= enough):
+        found = _every_root(miss, old, enough).tolist()
+    elif np.median(np.abs(misses(near))[size > 0]) <= enough:
+        found = [near]
+    else:  # this row has another root than the rest
+        found = [near, _agreed(lambda at: misses(at)[size > 0], old)]
     return [root for root in found if np.isfinite(root) and abs(miss(root)) <= enough][:MOST_ROOTS]
+
+
+def _agreed(misses: Callable[[float], np.ndarray], start: float) -> float:
+    """One number near ``start`` for all rows: the secant method, with the step that half of the rows would exceed."""
+    x0, x1 = start, start + max(abs(start), 1.0) * 1e-2
+    y0, y1 = misses(x0), misses(x1)
+    with np.errstate(all="ignore"):
+        for _ in range(SOLVING):
+            steps = y1 * (x1 - x0) / (y1 - y0)
+            if not np.isfinite(steps).any():
+                break
+            x0, y0, x1 = x1, y1, x1 - float(np.median(steps[np.isfinite(steps)]))
+            y1 = misses(x1)
+    return x1
