@@ -141,7 +141,8 @@ def mend(port: Port, text: str, chosen: list[Mutant], folder: Path, options: arg
         subprocess.run(["git", *words], cwd=place, check=True)
     # No compiled program of an earlier mutant's repair, which ends in the same text, saves this one a second.
     os.environ.update(COMPILED, JAX_COMPILATION_CACHE_DIR=str(folder / "compiled"))
-    question = Question(port.ref, port.target)
+    # Nor what the reference answered to another's.
+    question = Question(port.ref, port.target, options=(f"--envequiv-answers={folder / 'answers'}",))
     tree = worktree.open_worktree(place, (port.file,), "port", folder / "trees")
     with contextlib.closing(Offline(options.seconds, options.parts)) as engine:
         engine.begin(question, tree.root)  # as the program does: its libraries are loaded while the suite runs

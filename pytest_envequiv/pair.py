@@ -30,6 +30,7 @@ from pytest_envequiv.backends.protocol import (
     State,
     Tape,
 )
+from pytest_envequiv.backends.remembering import noted
 from pytest_envequiv.backends.suspect import open_suspect
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.errors import BackendError
@@ -72,7 +73,10 @@ class Pair:
         self.doubt = ""  # why it is not known whether draws are used alike, if it is not
         self.problems: list[spaces.Problem] = []
         progress(f"opening reference {settings.ref}", 0, 0)
-        self.ref = Side("ref", open_backend(settings.ref if ref is None else ref, dict(contract.ref_options)))
+        opened = open_backend(settings.ref if ref is None else ref, dict(contract.ref_options))
+        if settings.answers and ref is None:
+            opened = noted(opened, settings.answers, settings.ref, contract.ref_options)
+        self.ref = Side("ref", opened)
         self.broken = seal(*packages_of(settings.ref, self.ref.backend))
         progress(f"opening target {settings.target}", 0, 0)
         self.suspect = open_suspect(settings, target, contract.target_options, self.ref.spec)

@@ -151,13 +151,13 @@ class Peer:
         causes = [line for line in lines if CAUSE.match(line)]
         return f"; its last words: {(causes or lines)[-1][:300]}" if lines else ""
 
-    def close(self) -> None:
-        """End it: stdin closed first, killed if it does not leave within a second. Safe to call twice."""
+    def close(self, patience: float = 1.0) -> None:
+        """End it: stdin closed first, killed if it does not leave within seconds. Safe to call twice."""
         if self._child.poll() is None:
             try:
                 assert self._child.stdin is not None
                 self._child.stdin.close()
-                self._child.wait(timeout=1)
+                self._child.wait(patience)
             except (OSError, subprocess.TimeoutExpired):
                 self._child.kill()
                 self._child.wait()

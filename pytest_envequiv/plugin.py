@@ -78,6 +78,8 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--envequiv-{name}: {wrong}: choose another folder")
     if (settings.ref or option.envequiv_replay) and (wrong := check_writable(home / settings.output)):
         raise pytest.UsageError(f"--envequiv-output: {wrong}: choose another folder")
+    if settings.answers and (wrong := check_writable(home / settings.answers)):
+        raise pytest.UsageError(f"--envequiv-answers: {wrong}: choose another folder")
 
     # Asked for on the command line, and no paths were: collect nothing else.
     asked = option.envequiv or option.envequiv_replay or option.envequiv_propose or option.envequiv_coverage

@@ -25,6 +25,7 @@ OPTIONS = (
     ("memory", "GIB", "float", "what an isolated target may allocate, in GiB (default: 8)"),
     ("contract", "FILE", "string", "what 'the same' means for this pair (TOML)"),
     ("output", "DIR", "string", "folder for counterexamples and proposals (default: .envequiv)"),
+    ("answers", "DIR", "string", "keep what the reference answers there, and ask it only what is new the next time"),
 )
 
 
@@ -93,7 +94,7 @@ def parse(name: str, value: Any, folder: Path, at_home: bool) -> Any:
         return number
     if name == "contract" and not (folder / value).is_file():
         raise ValueError(f"no file {value!r} in {folder}: --envequiv-propose writes one to begin with")
-    if name in ("contract", "output"):
+    if name in ("contract", "output", "answers"):
         return str(value) if at_home else str(folder / value)
     return bool(value)  # strict, isolate
 

@@ -55,6 +55,7 @@ class Settings:
     strict: bool = False  # differences of convention are failures
     isolate: bool = False  # the target runs in a process of its own
     memory: float = 8.0  # GiB that an isolated target may allocate
+    answers: str | None = None  # folder in which the reference's answers are kept for later runs
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "levels": list(self.levels)}

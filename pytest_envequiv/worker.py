@@ -72,6 +72,9 @@ PAGE = 4096
 # After so many deaths in a row by one side's hand the rest of its checks are not tried.
 DEATHS = 2
 
+# Seconds an idle worker has to close what is open.
+LEAVING = 4.0
+
 
 # --- the child -------------------------------------------------------------------------------------------------------
 
@@ -113,7 +116,8 @@ def main(trail: str) -> None:
     os.dup2(2, 1)  # nor garble the answers by printing
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # its last words must not sit in a buffer
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=listen, args=(inbound, inbox), daemon=True).start()
+    leaving = threading.Event()
+    threading.Thread(target=listen, args=(inbound, inbox, leaving), daemon=True).start()
 
     from pytest_envequiv import judge as judging
 
@@ -132,18 +136,27 @@ def main(trail: str) -> None:
             text = f"the target replaced {replaced}: nothing here can be believed any more"
             reply = {"error": text, "side": "target", "silent": False, "mendable": True, "traceback": ""}
         write(outbound, {**reply, "token": request["token"]})
+    leaving.set()
+    _exit_after(LEAVING)
     for judge, _ in judges.values():
         judge.close()
+    _exit_after(0.5)  # whatever threads a target left
 
 
-def listen(inbound: IO[bytes], inbox: queue.SimpleQueue[Any]) -> None:
+def listen(inbound: IO[bytes], inbox: queue.SimpleQueue[Any], leaving: threading.Event) -> None:
     """Hand on requests. When pytest is gone, let an idle worker leave in peace and end a busy one."""
     with contextlib.suppress(Exception):
         while True:
             inbox.put(read_frame(inbound))
     inbox.put(None)
-    time.sleep(0.5)
-    os._exit(0)
+    if not leaving.wait(0.5):
+        os._exit(0)
+
+
+def _exit_after(seconds: float) -> None:
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def answer(
@@ -345,7 +358,7 @@ class Worker:
 
     def close(self) -> None:
         if self._peer is not None:
-            self._peer.close()
+            self._peer.close(LEAVING)
             self._peer = None
 
 

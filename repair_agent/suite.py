@@ -77,8 +77,9 @@ def judged(
     It runs in a session of its own, which is gone when this returns, however it returns. ``seconds``: a limit, after
     which it is killed; ``output``: where counterexamples go (and where those of the last run are tried again first),
     by default a folder in the temporary directory, never in ``root``; ``fresh``: without the programs that earlier runs
-    compiled. The user's PYTEST_ADDOPTS are ignored; their configuration and conftest files are not. Raises ValueError
-    if ids and levels are mixed, OSError if no process can be started, and nothing for what the target does.
+    compiled and what the reference answered them. The user's PYTEST_ADDOPTS are ignored; their configuration and
+    conftest files are not. Raises ValueError if ids and levels are mixed, OSError if no process can be started, and
+    nothing for what the target does.
     """
     if begun is not None:
         return begun.answered(seconds, tell, stop)
@@ -114,6 +115,7 @@ class Begun:
         scratch = Path(self._scratch.name)
         self.report, self.said = scratch / "report.json", scratch / "said.txt"
         argv = _arguments(question, self.wanted, seed, output, self.report, scratch) + _ordered(first, scratch)
+        argv += _remembering(question, fresh)
         waiting, self._go = os.pipe()
         try:
             with self.said.open("wb") as out:
@@ -232,6 +234,14 @@ def _arguments(
         "--json-report-indent=0",
         *nodes,
     ]
+
+
+def _remembering(question: Question, fresh: bool) -> list[str]:
+    """Where the reference's answers are kept from run to run. An empty name: nowhere, whatever a configuration says."""
+    if fresh:
+        return ["--envequiv-answers="]
+    given = any(option.startswith("--envequiv-answers") for option in question.options)
+    return [] if given else [f"--envequiv-answers={_home() / 'answers'}"]
 
 
 def _ordered(first: Sequence[str], scratch: Path) -> list[str]:

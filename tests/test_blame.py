@@ -156,6 +156,7 @@ SLIPS = {
         "- params.gravity",
     ),
     "a setting forgotten where only numbers are left": (ACROBOT, "dt2 = params.dt / 2.0", "dt2 = 1 / 2.0"),
+    "a term of values that have a name dropped from below a fraction": (ACROBOT, " - d2**2 / d1)", ")"),
     "a term dropped in a function that a value goes through": (
         ACROBOT,
         "x_out = x - how_often * diff * go_down",

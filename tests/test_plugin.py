@@ -226,6 +226,7 @@ def test_pytest_imports_no_backend(run, pytester):
         ("--envequiv-timeout 0", "--envequiv-timeout: '0' is not a time"),
         ("--envequiv-contract no.toml", "--envequiv-contract: no file 'no.toml' in "),
         ("--envequiv ref=A target=equal --envequiv-output file/x", "--envequiv-output: cannot write to "),
+        ("--envequiv ref=A target=equal --envequiv-answers file/x", "--envequiv-answers: cannot write to "),
         ("--envequiv ref=A target=equal --envequiv-propose file/x", "--envequiv-propose: cannot write to "),
         ("--envequiv-export x.py", "--envequiv-export: needs a counterexample: add --envequiv-replay FILE"),
         ("--envequiv-replay no.json", "--envequiv-replay: no file 'no.json'"),
@@ -245,10 +246,10 @@ def test_options_reach_the_judge(run, pytester):
     result = run(
         "--envequiv target=equal ref=A --envequiv-levels l2 --envequiv-profile standard --envequiv-seed 7 "
         "--envequiv-budget 50 --envequiv-timeout 20 --envequiv-contract same.toml --envequiv-output out "
-        "--envequiv-strict --json-report --json-report-file=r.json"
+        "--envequiv-strict --envequiv-answers kept --json-report --json-report-file=r.json"
     )
     assert outcomes(result) == (0, "2 passed")
-    given = Settings("A", "equal", ("L2",), "standard", 7, 50.0, 20.0, "same.toml", "out", True)
+    given = Settings("A", "equal", ("L2",), "standard", 7, 50.0, 20.0, "same.toml", "out", True, answers="kept")
     report = json.loads((pytester.path / "r.json").read_text())
     assert report["envequiv"]["pairs"][0]["settings"] == given.as_json()
     assert (pytester.path / "out").is_dir()

@@ -3,14 +3,11 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from pytest_envequiv.backends.opening import open_backend
-from pytest_envequiv.backends.protocol import State
 from pytest_envequiv.power import cli, run, table
 from pytest_envequiv.power.measure import Result, judged, remembering
-from pytest_envequiv.power.memory import Remembering
 from pytest_envequiv.power.mutants import Mutant, mutants
 from pytest_envequiv.power.null import null_runs
 from pytest_envequiv.verdict import Settings
@@ -40,32 +37,6 @@ def ask(original):
 
 def named(every, text):
     return next(m for m in every[0] if text in m.diff(0))
-
-
-# -- the reference ---------------------------------------------------------------------------------------------------
-
-
-def test_the_same_question_is_asked_once_and_answered_alike():
-    backend = open_backend(REF, {})
-    calls = []
-    step = backend.step
-    backend.step = lambda *a: calls.append(1) or step(*a)
-    kept = Remembering(backend)
-    begun = kept.reset(np.arange(4))
-    question = (begun.state, {"action": np.zeros((4, 1), np.float32)}, np.arange(4))
-    first, second = kept.step(*question), kept.step(*question)
-    assert calls == [1]
-    assert all((first.outputs[k] == second.outputs[k]).all() for k in first.outputs)
-    kept.step(begun.state, {"action": np.ones((4, 1), np.float32)}, np.arange(4))
-    kept.step(State({k: v[::-1] for k, v in begun.state.fields.items()}), question[1], question[2])
-    assert len(calls) == 3, "another action or another state is another question"
-
-
-def test_a_reference_whose_state_is_hidden_cannot_be_remembered():
-    backend = open_backend(REF, {})
-    backend.spec = replace(backend.spec, state="snapshot")
-    with pytest.raises(ValueError, match="fields"):
-        Remembering(backend)
 
 
 # -- one mutant ------------------------------------------------------------------------------------------------------

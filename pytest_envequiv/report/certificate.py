@@ -167,6 +167,7 @@ def missing(pair: Mapping[str, Any], verdicts: list[Verdict], doubted: set[str])
     told = [(sum(c not in words for c in checks), "not run"), *((len(ids), word) for word, ids in wrong.items())]
     told += [(len(again), "EQUAL only when tried again")]
     reasons = [f"levels {','.join(levels)} only"] if not set(default_levels()) <= set(levels) else []
+    reasons += ["the reference may have answered from memory"] if pair["settings"]["answers"] else []
     for count, what in told:
         if count:
             verb = ("was" if count == 1 else "were") if what == "not run" else ("is" if count == 1 else "are")

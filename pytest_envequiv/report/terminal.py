@@ -44,7 +44,7 @@ def rerun_command(pair: Mapping[str, Any], check_id: str) -> str:
     options = [
         f"--envequiv-{name}={shlex.quote(','.join(value) if isinstance(value, list) else str(value))}"
         for name, value in pair["settings"].items()
-        if name in ("profile", "seed", "timeout", "memory", "contract", "output") and value != defaults[name]
+        if name in ("profile", "seed", "timeout", "memory", "contract", "output", "answers") and value != defaults[name]
     ]
     names = [shlex.quote(f"{side}={pair[side]}") for side in ("ref", "target")]
     return " ".join(
@@ -58,6 +58,7 @@ def header(settings: Settings) -> str:
     parts += [f"profile {settings.profile}", f"seed {settings.seed}"]
     parts += [f"budget {settings.budget:g} s"] if settings.budget is not None else []
     parts += [f"contract {settings.contract}"] if settings.contract else []
+    parts += ["the reference's answers from memory"] if settings.answers else []
     parts += [switch for switch in SWITCHES if getattr(settings, switch)]
     return ", ".join(parts)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import toy_judge
 
+from repair_agent import suite
 from repair_agent.findings import OPEN, read
 from repair_agent.question import Question
 from repair_agent.suite import Begun, judged
@@ -168,6 +169,16 @@ def test_what_a_configuration_asks_for_does_not_narrow_the_run(run, tmp_path, mo
     found = run("bounce")
     assert words(found)["L3-lockstep-reward"] == "EQUAL" and not found.trouble
     assert not (tmp_path / "root" / ".pytest_cache").exists()
+
+
+def test_what_the_reference_answered_is_kept_but_for_fresh_runs(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "_home", lambda: tmp_path / "home")
+    kept, mine = tmp_path / "home" / "answers", tmp_path / "mine"
+    (tmp_path / "root" / "pytest.ini").write_text(f"[pytest]\nenvequiv_answers = {mine}\n")
+    assert run("equal", fresh=True).green and not kept.exists() and not mine.exists()
+    assert run("equal").green and kept.is_dir() and not mine.exists()
+    kept.rmdir()
+    assert run("equal", options=(f"--envequiv-answers={mine}",)).green and mine.is_dir() and not kept.exists()
 
 
 def test_a_run_that_is_not_begun_is_told(run, tmp_path):

@@ -22,7 +22,8 @@ from pytest_envequiv.whitebox.program import Op, read
 
 FACTORS = 3  # of one term
 MOST_KNOWN = 20  # values of a call that products are made of
-TRIED = 3  # terms that are tried for an operation, those that fit best
+TRIED = 3  # terms whose number is solved for, of an operation: those that fit best
+MOST_TRIED = 48  # terms of values that have a name, which are tried as they are
 FITS = 0.9  # share of the divergence a term has to explain to be tried
 PLAIN = 1.005  # a term times nothing but one or minus one needs no other slip to be written
 STEP = 1e-2  # by how much of its size a value is moved
@@ -55,7 +56,7 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     if len(group) > 1:  # one that is not is told by what it should have been
         for factor in (f for f in known if f.function is np.asarray):
             for times in (1.0, -1.0):
-                others = {n: _plus(trial, n, times, [factor], call) for call, n in enumerate(group)}
+                others = _each_plus(trial, group, times, [factor])
                 yield Edit(f"{times:g} times {factor.name} is missing", others, WRITTEN)
         for factor in known:
             yield Edit(
@@ -75,28 +76,48 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         slopes = np.array([_slope(trial, number, output, now) for number in group])
     except ValueError:  # a number for each row cannot stand here
         return
-    terms, products = _products(np.array([factor.values(trial) for factor in known]))
-    effect = (products * slopes).sum(1)[:, rows]
-    error = (goal - now)[rows]
-    with np.errstate(all="ignore"):
-        size = (effect**2).sum(1)
-        share = (effect @ error) / size
-        fit = np.nan_to_num(share**2 * size / (error @ error), nan=0.0)
-    for at in np.argsort(-fit, kind="stable")[:TRIED]:
-        if fit[at] < FITS:
-            return
-        term = [known[k] for k in terms[at]]
+    for term, times in _fitting(trial, known, slopes, goal - now, rows, TRIED):
 
-        def with_term(number: float, term: Sequence[Factor] = term) -> dict[int, Op]:
-            return {n: _plus(trial, n, number, term, call) for call, n in enumerate(group)}
+        def run(number: float, term: Sequence[Factor] = term) -> Mapping[int, Any]:
+            return trial.replaced(_each_plus(trial, group, number, term))
 
-        def run(number: float, made: Callable[[float], dict[int, Op]] = with_term) -> Mapping[int, Any]:
-            return trial.replaced(made(number))
-
-        words = " times ".join(factor.name for factor in term)
-        for right, weight in solved(trial, run, float(share[at])):
+        for right, weight in solved(trial, run, times):
             plain = PLAIN if abs(right) == 1 and weight == WRITTEN else 1.0
-            yield Edit(f"{right:.6g} times {words} is missing", with_term(right), weight * plain)
+            yield Edit(
+                f"{right:.6g} times {_words(term)} is missing", _each_plus(trial, group, right, term), weight * plain
+            )
+    # Where a quotient is added to the lower part of a fraction, what fits best is not what fits exactly.
+    for term, times in _fitting(trial, _named(trial, group), slopes, goal - now, rows, MOST_TRIED):
+        sign = float(np.sign(times))
+        others = _each_plus(trial, group, sign, term)
+        yield Edit(f"{sign:g} times {_words(term)} is missing", others, WRITTEN * PLAIN)
+
+
+def _words(term: Sequence[Factor]) -> str:
+    return " times ".join(factor.name for factor in term)
+
+
+def _each_plus(trial: Trial, group: Sequence[int], number: float, term: Sequence[Factor]) -> dict[int, Op]:
+    """The operations of a group, each with a term added in its call."""
+    return {n: _plus(trial, n, number, term, call) for call, n in enumerate(group)}
+
+
+def _fitting(
+    trial: Trial, factors: Sequence[Factor], slopes: np.ndarray, error: np.ndarray, rows: np.ndarray, most: int
+) -> Iterator[tuple[list[Factor], float]]:
+    """(factors of a term, times what number), the best first: ``slopes`` float[calls, B] times it is about the
+    error."""
+    if not factors:
+        return
+    with np.errstate(all="ignore"):
+        terms, products = _products(np.array([factor.values(trial) for factor in factors]))
+        effect = (products * slopes).sum(1)[:, rows]
+        size = (effect**2).sum(1)
+        share = (effect @ error[rows]) / size
+        fit = np.nan_to_num(share**2 * size / (error[rows] @ error[rows]), nan=0.0)
+    for at in np.argsort(-fit, kind="stable")[:most]:
+        if fit[at] >= FITS:
+            yield [factors[k] for k in terms[at]], float(share[at])
 
 
 def _slope(trial: Trial, number: int, output: Callable[[Mapping[int, Any]], np.ndarray], now: np.ndarray) -> np.ndarray:
@@ -138,6 +159,21 @@ def _known(trial: Trial, group: Sequence[int]) -> list[Factor]:
             places = [ops[n].outputs[0] for n in numbers]
             add(f"what line {calls.line_of(trial, numbers)} computes", places, name in FUNCTIONS)
     return found[:MOST_KNOWN]
+
+
+def _named(trial: Trial, group: Sequence[int]) -> list[Factor]:
+    """What the function has a name for by then, another number for each row, and one over it."""
+    ops = trial.program.ops
+    site = ops[group[0]].site
+    assert site is not None  # only operations with a site are grouped
+    found: list[Factor] = []
+    for line, places in calls.named(trial, site, len(group)):
+        values = [trial.values[p] for p in places]
+        there = all(trial.makers[p] < n for p, n in zip(places, group, strict=True))
+        if there and all(isinstance(v, np.ndarray) and v.dtype.kind == "f" and v.size == trial.rows for v in values):
+            found.append(Factor(f"what line {line} computes", tuple(places), np.asarray))
+            found.append(Factor(f"one over what line {line} computes", tuple(places), np.reciprocal))
+    return found[-MOST_KNOWN:]
 
 
 def _products(values: np.ndarray) -> tuple[list[tuple[int, ...]], np.ndarray]:

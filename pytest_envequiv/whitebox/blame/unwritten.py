@@ -58,25 +58,35 @@ def left_out(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Susp
     one number in all others, with nothing in its computation to explain it. The lines between the last operation on it
     and the line that gives it its name."""
     for output in sorted(trial.case.wrong & trial.outputs.keys()):
-        counts, expected = trial.case.counts[output], trial.case.expected[output]
-        wrong = trial.diverging & counts
-        actual = np.asarray(read(trial.values, trial.outputs[output])).reshape(trial.rows, -1)
-        if not wrong.any() or expected.shape[1] != 1 or not (counts & ~wrong).any():
+        right, made = _one_number(trial, output), _maker(trial, output)
+        if right is None or made is None:
             continue
-        one = not (expected[wrong] != expected[wrong][0]).any() and (actual[wrong] != actual[wrong][0]).any()
-        atom = trial.outputs[output]
-        while atom in trial.makers and trial.program.ops[trial.makers[atom]].name in PASSING:
-            atom = trial.program.ops[trial.makers[atom]].inputs[0]
-        made = trial.program.ops[trial.makers[atom]].site if atom in trial.makers else None
-        if not one or made is None:
-            continue
-        for place in names.get(output, ()):
-            if (place.file, place.function) == (made.file, made.function.rpartition(".")[2]) and place.line > made.line:
-                lines = statement_lines(made.file, made.line + 1, place.line)
-                for n, line in enumerate(lines):
-                    site = Site(made.file, line, line, function=made.function)
-                    right = f"{expected[wrong][0, 0]:.6g} is right here and there"
-                    yield Suspect(LEFT_OUT - 1e-3 * n, site, f"{right}: something is missing after line {made.line}")
+        function = made.file, made.function.rpartition(".")[2]
+        for place in (p for p in names.get(output, ()) if (p.file, p.function) == function and p.line > made.line):
+            for n, line in enumerate(statement_lines(made.file, made.line + 1, place.line)):
+                site = Site(made.file, line, line, function=made.function)
+                why = f"{right:.6g} is right here and there: something is missing after line {made.line}"
+                yield Suspect(LEFT_OUT - 1e-3 * n, site, why)
+
+
+def _one_number(trial: Trial, output: str) -> float | None:
+    """What an output should be in every row in which it is wrong, if that is one number where several came out, and
+    other rows are right."""
+    counts, expected = trial.case.counts[output], trial.case.expected[output]
+    wrong = trial.diverging & counts
+    if not wrong.any() or expected.shape[1] != 1 or not (counts & ~wrong).any():
+        return None
+    actual = np.asarray(read(trial.values, trial.outputs[output])).reshape(trial.rows, -1)
+    one = not (expected[wrong] != expected[wrong][0]).any() and (actual[wrong] != actual[wrong][0]).any()
+    return float(expected[wrong][0, 0]) if one else None
+
+
+def _maker(trial: Trial, output: str) -> Site | None:
+    """Where the last operation on an output stands that does more than pass it on."""
+    atom = trial.outputs[output]
+    while atom in trial.makers and trial.program.ops[trial.makers[atom]].name in PASSING:
+        atom = trial.program.ops[trial.makers[atom]].inputs[0]
+    return trial.program.ops[trial.makers[atom]].site if atom in trial.makers else None
 
 
 def before_calls(trial: Trial) -> Iterator[Suspect]:
