@@ -177,7 +177,7 @@ def _computed() -> float:
 def _equal_elsewhere(question: Question, tree: Any, text: str) -> bool:
     key = question.ref, ast.dump(ast.parse(text))
     if key not in ELSEWHERE:
-        ELSEWHERE[key] = all(judged(question, tree.root, seed=seed).green for seed in HELD_OUT)
+        ELSEWHERE[key] = all(judged(question, tree.root, seed=seed, fresh=True).green for seed in HELD_OUT)
     return ELSEWHERE[key]
 
 

@@ -128,16 +128,24 @@ def bound(hashed: dict[str, Any], settings: Mapping[str, Any], contract: str, lo
     """
     if "error" in hashed:
         return hashed
-    in_use = {owner for top in {name.partition(".")[0] for name in loaded} for owner in owners_of(top)}
-    about = {d for side in ("ref", "target") for d in libraries(settings[side], in_use)} - ASIDE
-    about |= {"jaxlib"} if "jax" in about else set()
     # A contract that was not named lies in the target's package: its file is hashed there.
     named = {"path": settings["contract"], "sha256": of_text(contract)} if settings["contract"] else None
     return {
         **{side: hashed[side]["sha256"] for side in ("ref", "target")},
         "contract": named,
-        "libraries": {d: v for d in sorted(about) if (v := version(d))},
+        "libraries": versions([settings["ref"], settings["target"]], loaded),
     }
+
+
+def versions(names: Iterable[str], loaded: Iterable[str]) -> dict[str, str]:
+    """Distribution -> version, of what sides are and import, and of what of ``loaded``, modules, they ask for.
+
+    Raises OpenError as ``files`` does.
+    """
+    in_use = {owner for top in {name.partition(".")[0] for name in loaded} for owner in owners_of(top)}
+    about = {d for name in names for d in libraries(name, in_use)} - ASIDE
+    about |= {"jaxlib"} if "jax" in about else set()
+    return {d: v for d in sorted(about) if (v := version(d))}
 
 
 def of_text(text: str) -> str:

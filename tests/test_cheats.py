@@ -288,6 +288,7 @@ def test_the_seed_depends_on_what_is_in_the_target_and_on_nothing_else(tmp_path,
         file.write_text(text)
     (package / "weights.bin").write_bytes(b"1")
     assert seed() != first
+    assert seed(seed=5, answers="kept") == 5
     assert suspect.effective_seed(replace(settings, target="gymnax:CartPole-v1", seed=5), None) == 5
     assert suspect.effective_seed(replace(settings, seed=5), thing=object()) == 5
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from pytest_envequiv.errors import OpenError
 
 MOST = 1 << 30  # bytes of answers that are kept in a process
 MOST_SAVED = 1 << 28  # and in a file
-IN_USE = ("numpy", "jax", "jaxlib", "pytest-envequiv")  # besides the libraries that a reference is, or asks for
+OURS = ("numpy", "pytest-envequiv")  # by which it was asked
 
 Answers = dict[bytes, Outcome]
 
@@ -90,11 +91,12 @@ def noted(backend: Backend, folder: str, name: str, options: Mapping[str, Any]) 
     if backend.spec.state != "fields" or backend.spec.traceable:
         return backend
     try:
-        libraries = {d: contents.version(d) for d in sorted({*contents.libraries(name, set()), *IN_USE})}
-        made_of = json.dumps([contents.package_hash(name), libraries, name, dict(options)], sort_keys=True, default=str)
+        libraries = contents.versions([name], sys.modules)
+        made_of = [contents.package_hash(name), libraries, {d: contents.version(d) for d in OURS}, name, dict(options)]
     except (OpenError, OSError):
         return backend
-    return Noted(backend, Path(folder) / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.answers")
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return Noted(backend, Path(folder) / f"{key}.answers")
 
 
 def _size(outcome: Outcome) -> int:

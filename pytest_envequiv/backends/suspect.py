@@ -193,10 +193,11 @@ def effective_seed(settings: Settings, thing: Any) -> int:
     """The seed of the questions: of a target with files of its own, mixed with what is in them.
 
     So nobody can put answers to the questions into a target: that would change the questions. What is installed, or
-    is handed over from Python, is asked what the seed alone says.
+    is handed over from Python, is asked what the seed alone says; and all are where the reference's answers are kept
+    for a later run, which is to ask the same.
     """
     try:
-        paths = [] if thing is not None else own_paths(settings.target)
+        paths = [] if thing is not None or settings.answers else own_paths(settings.target)
         digests = sorted(contents.of_file(path) for path in paths)
     except (OSError, OpenError):
         digests = []
