@@ -23,7 +23,7 @@ from pytest_envequiv.bench import Bench, Step, settle_draws
 from pytest_envequiv.contract import Contract
 from pytest_envequiv.counterexample import Counterexample
 from pytest_envequiv.errors import BackendError, BudgetSpent, ContractError, EnvequivError, Gone, Limitation
-from pytest_envequiv.levels import blaming, interaction, property, rollout, transfer
+from pytest_envequiv.levels import blaming, honesty, interaction, property, rollout, transfer
 from pytest_envequiv.levels.finding import said
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.verdict import (
@@ -74,7 +74,7 @@ class Judge:
         self.bench.comparisons = sum(level.comparisons(self.bench) for level in self._usable())
         chosen = [check for check in everything if check.level in settings.levels]
         self.saved = self._saved()
-        self.checks: list[Check] = sorted(chosen, key=lambda c: c.id not in self.saved)
+        self.checks: list[Check] = sorted(chosen, key=lambda c: (c.id not in self.saved, c.id == honesty.WAITS))
         if tuple(settings.levels) == WITHOUT_LEARNING == default_levels():
             self.pair.notes.append(f"L4 was not asked: {NEEDS_LEARNING}")
         if self.contract.path and not settings.contract:

@@ -32,6 +32,7 @@ LANES, STEPS = 32, 24  # episodes that are begun, and steps of each
 CALLING = 64  # rows that are stepped operation by operation where the program calls back into Python
 MOST = 256  # rows of each source of L2 that are asked again
 SOURCES = ("play", "boundary", "limit")
+WAITS = "L1-honest-unwatched"  # for a process that takes seconds to load: it comes last of all levels
 
 
 def checks(pair: Pair) -> list[Check]:
@@ -53,7 +54,7 @@ def _elsewhere_too(pair: Pair) -> bool:
 
 
 def begin(pair: Pair) -> None:
-    """What ``unwatched`` has to wait for otherwise: these checks come last of L1."""
+    """What ``unwatched`` has to wait for otherwise."""
     if _elsewhere_too(pair):
         pair.suspect.begin_elsewhere()
 
