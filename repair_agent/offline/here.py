@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,7 +18,8 @@ Memory = dict[tuple[str, ...], list[str]]
 class Here:
     """Where an expression stands: in a statement of a function, as (a part of) the value of ``assigned``.
 
-    names    what is bound before, nearest first; structures: name -> its attributes; before: where the statement begins
+    names    what is bound before, nearest first; flags: those of them that hold a condition; structures: name -> its
+             attributes
     """
 
     assigned: str = ""
@@ -26,6 +27,7 @@ class Here:
     structures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     numpy: str = "jnp"
     own: frozenset[str] = frozenset()
+    flags: tuple[str, ...] = ()
     memory: Memory = field(default_factory=dict)  # of what was worked out for a place of this function before
 
     @property
@@ -105,6 +107,26 @@ def structures_of(
         if declared or read:
             found[parameter.arg] = tuple(dict.fromkeys((*declared, *read)))
     return found
+
+
+def is_condition(node: ast.AST, flags: Container[str] = ()) -> bool:
+    """Whether an expression is true or false, as far as its form tells. ``flags``: names that are."""
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.op, ast.Not) or (isinstance(node.op, ast.Invert) and is_condition(node.operand, flags))
+    if isinstance(node, ast.BinOp):
+        both = (is_condition(part, flags) for part in (node.left, node.right))
+        return isinstance(node.op, ast.BitAnd | ast.BitOr) and any(both)
+    return isinstance(node, ast.Compare | ast.BoolOp) or (isinstance(node, ast.Name) and node.id in flags)
+
+
+def flags_in(function: ast.FunctionDef) -> frozenset[str]:
+    """The names that hold a condition wherever they are assigned."""
+    found = set[str]()
+    for node in ast.walk(function):  # in the order of the text, as far as statements go
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            (found.add if is_condition(node.value, found) else found.discard)(name)
+    return frozenset(found)
 
 
 def bound_in(function: ast.FunctionDef, code: Code) -> dict[str, int]:

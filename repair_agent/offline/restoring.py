@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from pytest_envequiv.power.syntax import Code, Edit, callee
-from repair_agent.offline.here import Here, Memory, bound_in, class_fields, numpy_of, structures_of
+from repair_agent.offline.here import Here, Memory, bound_in, class_fields, flags_in, numpy_of, structures_of
 from repair_agent.offline.mining import Mined, bare, similar, translated
 from repair_agent.offline.rules import CHEAP, RULES, Restored, numbers, operators, written
 
@@ -22,11 +22,13 @@ def restored(code: Code, mined: Mined, blamed: Container[int]) -> Restored:
             yield from _setting(statement, code, mined, numpy)
     for function in (n for n in ast.walk(code.tree) if isinstance(n, ast.FunctionDef)):
         structures, bound = structures_of(function, code, fields), bound_in(function, code)
+        conditions = flags_in(function)
         memory: Memory = {}
         for statement in _own_statements(function):
             at = code.start(statement)
             names = tuple(n for n, begin in sorted(bound.items(), key=lambda b: -b[1]) if begin <= at)
-            here = Here("", names, structures, numpy, own, memory)
+            flags = tuple(n for n in names if n in conditions)
+            here = Here("", names, structures, numpy, own, flags, memory)
             lines = range(statement.lineno, (_head_end(statement) or statement.lineno) + 1)
             suspected = any(n in blamed for n in lines)
             yield from _of_statement(statement, function.name, here, code, mined, suspected)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from pytest_envequiv.power.edits import DTYPES, FUNCTIONS, KEYS, OPERATORS, SYMBOLS, UPDATES, WRAPPERS
 from pytest_envequiv.power.syntax import Code, Edit, callee, number
-from repair_agent.offline.here import Here
+from repair_agent.offline.here import Here, is_condition
 from repair_agent.offline.mining import Mined, bare, similar, translated
 
 MOST_TERMS = 24  # parts of the reference's expression that are put back
@@ -179,6 +179,17 @@ def _conditions(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored
         yield code.replaced("drop", node, f"{text} * ({other})"), 2.6
 
 
+def _flags(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
+    """A condition that is missing beside another, and has a name here."""
+    if not is_condition(node, here.flags):
+        return
+    text = code.operand(node)
+    for name in (n for n in here.flags if n != text):
+        yield code.replaced("drop", node, f"{name} & {text}"), 2.0
+        yield code.replaced("drop", node, f"{text} & ~{name}"), 2.0
+        yield code.replaced("drop", node, f"{text} | {name}"), 2.2
+
+
 def _clips(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
     """A clip that lost a bound, or stands before the operation instead of after it."""
     if not isinstance(node, (ast.Call, ast.BinOp)):
@@ -219,4 +230,4 @@ def written(value: float | int) -> str:
 
 
 CHEAP: tuple[Rule, ...] = (operators, _functions, _clips)
-RULES: tuple[Rule, ...] = (numbers, *CHEAP, _variables, _conditions, _wrapped, _terms)
+RULES: tuple[Rule, ...] = (numbers, *CHEAP, _variables, _flags, _conditions, _wrapped, _terms)

@@ -66,8 +66,12 @@ def step(key, state: State, action, params: Params):
     velocity = jnp.clip(velocity, -params.max_speed, params.max_speed)
     position = state.position + velocity
     velocity = jnp.where((position == params.min_position) & (velocity < 0), 0, velocity)
+    home = position < 0
+    near = position < 0.5
+    fast = (jnp.abs(velocity) > 0.06) & ~home
+    calm = near & ~fast
     terminated = (position >= params.goal) & (velocity >= 0)
-    reward = 100 * terminated - 0.1 * action**2
+    reward = 100 * terminated - 0.1 * action**2 - fast + 2 * calm
     state = state.replace(position=position, velocity=velocity, time=state.time + 1)
     return jnp.array([position, velocity]), state, reward, terminated
 """
@@ -97,6 +101,9 @@ SLIPS = [
     ("100 * terminated - 0.1 * action**2", "100 * terminated"),
     ("100 * terminated - 0.1 * action**2", "100 * terminated - 0.1 * action"),
     ("(position >= params.goal) & (velocity >= 0)", "(position >= params.goal) & True"),
+    ("(jnp.abs(velocity) > 0.06) & ~home", "jnp.abs(velocity) > 0.06"),
+    ("near & ~fast", "~fast"),
+    ("near & ~fast", "near"),
 ]
 
 
