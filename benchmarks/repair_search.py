@@ -41,8 +41,8 @@ import gymnasium
 from repair import PORTS, Port, original, slipped
 
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.remembering import remembering
 from pytest_envequiv.judge import Judge
-from pytest_envequiv.power.measure import remembering
 from pytest_envequiv.power.mutants import Mutant
 from pytest_envequiv.verdict import EQUAL, LEVELS, Settings
 from repair_agent.budget import Budget, Limits
@@ -180,7 +180,7 @@ def main() -> None:
     options = parser.parse_args()
     gymnasium.logger.min_level = gymnasium.logger.ERROR
     signal.signal(signal.SIGALRM, screening._slow)
-    screening.remembering = lambda name, options: reference(name)  # the search's questions are asked once, too
+    screening.remembering = lambda name, options, folder: reference(name)  # the search's questions are asked once, too
     folder = Path(tempfile.mkdtemp(prefix="envequiv-search-"))
     sys.path.insert(0, str(folder))
     began, told, end = datetime.now(), dict[str, list[Searched]](), time.monotonic() + 60 * options.minutes

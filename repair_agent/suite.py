@@ -115,7 +115,8 @@ class Begun:
         scratch = Path(self._scratch.name)
         self.report, self.said = scratch / "report.json", scratch / "said.txt"
         argv = _arguments(question, self.wanted, seed, output, self.report, scratch) + _ordered(first, scratch)
-        argv += _remembering(question, fresh)
+        # An empty name: nowhere, whatever a configuration says.
+        argv.append(f"--envequiv-answers={'' if fresh else answers(question)}")
         waiting, self._go = os.pipe()
         try:
             with self.said.open("wb") as out:
@@ -236,14 +237,6 @@ def _arguments(
     ]
 
 
-def _remembering(question: Question, fresh: bool) -> list[str]:
-    """Where the reference's answers are kept from run to run. An empty name: nowhere, whatever a configuration says."""
-    if fresh:
-        return ["--envequiv-answers="]
-    given = any(option.startswith("--envequiv-answers") for option in question.options)
-    return [] if given else [f"--envequiv-answers={_home() / 'answers'}"]
-
-
 def _ordered(first: Sequence[str], scratch: Path) -> list[str]:
     """Arguments that put some checks before the others: as if they, and they alone, had failed the last time."""
     if not first:
@@ -303,6 +296,12 @@ def _last_words(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip(" =_!-")]
     errors = [line for line in lines if re.match(r"(ERROR|INTERNALERROR>|E  )\b.*\w", line)]
     return (errors or lines or [""])[-1][:500]
+
+
+def answers(question: Question) -> str:
+    """The folder in which the reference's answers are kept from run to run."""
+    given = [option.partition("=")[2] for option in question.options if option.startswith("--envequiv-answers=")]
+    return given[-1] if given else str(_home() / "answers")
 
 
 def place(root: Path) -> Path:

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.remembering import remembering
 from pytest_envequiv.power import cli, run, table
-from pytest_envequiv.power.measure import Result, judged, remembering
+from pytest_envequiv.power.measure import Result, judged
 from pytest_envequiv.power.mutants import Mutant, mutants
 from pytest_envequiv.power.null import null_runs
 from pytest_envequiv.verdict import Settings

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv import contents
+from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, State, Tape
 from pytest_envequiv.errors import OpenError
 
@@ -83,6 +84,15 @@ class Noted(Remembering):
         fit = sum(map(_size, both.values())) <= MOST_SAVED
         with contextlib.suppress(OSError):  # a full disk costs the next run its head start, and this one nothing
             _save(both if fit else self.asked, self.path)
+
+
+def remembering(name: str, options: Mapping[str, Any], folder: str | None = None) -> Backend:
+    """A reference that is opened to be asked by many targets, where its state allows that. ``folder``: as ``noted`` has
+    it."""
+    backend = open_backend(name, dict(options))
+    if folder:
+        backend = noted(backend, folder, name, options)
+    return Remembering(backend) if backend.spec.state == "fields" else backend
 
 
 def noted(backend: Backend, folder: str, name: str, options: Mapping[str, Any]) -> Backend:

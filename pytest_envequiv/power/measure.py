@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import Backend, Outcome, State
-from pytest_envequiv.backends.remembering import Remembering
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.errors import EnvequivError
 from pytest_envequiv.judge import Judge
@@ -59,12 +57,6 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "truth": list(self.truth), "blamed": list(self.blamed)}
-
-
-def remembering(name: str, options: dict[str, Any]) -> Backend:
-    """The reference, which answers the same question to every mutant from memory, where its state allows that."""
-    backend = open_backend(name, options)
-    return Remembering(backend) if backend.spec.state == "fields" else backend
 
 
 def judged(

@@ -21,7 +21,7 @@ from typing import Any
 from repair_agent import journal
 from repair_agent.case import Attempt, Case
 from repair_agent.question import Question
-from repair_agent.suite import environment
+from repair_agent.suite import answers, environment
 
 SECONDS = 120.0  # one search may take
 SOON = 0.3  # of the time, after which an edit that leaves other fields wrong is good enough
@@ -163,7 +163,7 @@ def _job(case: Case, files: list[str], tried: list[str], parts: int, seconds: fl
             if place is not None and [place, suspect["line"]] not in blamed:
                 blamed.append([place, suspect["line"]])
     return {
-        "settings": question.settings(),
+        "settings": {**question.settings(), "answers": answers(question)},
         "files": list(places),
         "blamed": blamed,
         "checks": list(group.checks),

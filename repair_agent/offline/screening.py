@@ -31,12 +31,12 @@ import numpy as np
 from pytest_envequiv import counterexample
 from pytest_envequiv.backends import plain
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.remembering import remembering
 from pytest_envequiv.backends.suspect import preload
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.judge import Judge, contract_of
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.power import loading
-from pytest_envequiv.power.measure import remembering
 from pytest_envequiv.stimuli.play import Rows
 from pytest_envequiv.verdict import EQUAL, Settings
 from pytest_envequiv.whitebox import sources
@@ -183,7 +183,7 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
             time.sleep(WAIT)
         return pickle.loads(place.read_bytes()), ref
     try:
-        ref = remembering(job.settings.ref, dict(contract_of(job.settings).ref_options))
+        ref = _remembering(job)
         case: Case | None
         try:
             target = open_backend(job.settings.target, options, ref.spec)
@@ -200,6 +200,11 @@ def _case(job: Job, part: int, folder: Path, options: dict[str, Any]) -> tuple[C
         (folder / "part-0.over").touch()
         raise
     return case, ref
+
+
+def _remembering(job: Job) -> Any:
+    """The reference, which knows what the suite asked it."""
+    return remembering(job.settings.ref, dict(contract_of(job.settings).ref_options), job.settings.answers)
 
 
 def raised(error: BaseException, files: Container[str]) -> tuple[tuple[str, int], ...]:
@@ -359,7 +364,7 @@ class _Screen:
     @property
     def ref(self) -> Any:
         if self._ref is None:
-            self._ref = remembering(self.job.settings.ref, dict(contract_of(self.job.settings).ref_options))
+            self._ref = _remembering(self.job)
         return self._ref
 
 
