@@ -121,6 +121,15 @@ def test_a_file_that_holds_no_answers_is_as_good_as_none(tmp_path, text):
     assert all(map(same, told, played(again))) and again.backend.asked == []
 
 
+def test_another_user_s_file_is_not_opened(tmp_path, monkeypatch):
+    backend = Noted(Counted(), tmp_path / "x.answers")
+    played(backend)
+    backend.close()
+    assert remembering._loaded(backend.path)
+    monkeypatch.setattr(remembering.os, "getuid", lambda: backend.path.stat().st_uid + 1)
+    assert remembering._loaded(backend.path) == {}
+
+
 def test_a_full_disk_costs_nothing_but_the_head_start(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -116,10 +116,11 @@ def _size(outcome: Outcome) -> int:
 
 
 def _loaded(path: Path) -> Answers:
-    """Nothing where there is no file, or one that was cut."""
+    """Nothing where there is no file, or one that was cut, or another user's: what is unpickled may run anything."""
     try:
         with path.open("rb") as file:
-            known = pickle.load(file)
+            ours = not hasattr(os, "getuid") or os.fstat(file.fileno()).st_uid == os.getuid()
+            known = pickle.load(file) if ours else {}
     except Exception:  # pickle raises whatever it stumbles over
         return {}
     return known if isinstance(known, dict) else {}

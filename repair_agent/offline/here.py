@@ -121,12 +121,12 @@ def is_condition(node: ast.AST, flags: Container[str] = ()) -> bool:
 
 def flags_in(function: ast.FunctionDef) -> frozenset[str]:
     """The names that hold a condition wherever they are assigned."""
-    found = set[str]()
-    for node in ast.walk(function):  # in the order of the text, as far as statements go
+    found, other = set[str](), set[str]()
+    for node in ast.walk(function):
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
-            (found.add if is_condition(node.value, found) else found.discard)(name)
-    return frozenset(found)
+            (found if is_condition(node.value, found) else other).add(name)
+    return frozenset(found - other)
 
 
 def bound_in(function: ast.FunctionDef, code: Code) -> dict[str, int]:
