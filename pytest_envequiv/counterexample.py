@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv import whole
 from pytest_envequiv.backends.protocol import Arrays, State
 from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import compare
@@ -104,10 +105,7 @@ def arrays_of(data: dict[str, Any]) -> Arrays:
 
 def save(example: Counterexample, path: Path) -> None:
     """Write it whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(as_json(example), indent=1), encoding="utf-8")
-    part.replace(path)
+    whole.write(path, json.dumps(as_json(example), indent=1))
 
 
 def load(path: str | Path) -> Counterexample:

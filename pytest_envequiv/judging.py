@@ -82,7 +82,7 @@ def main(trail: str) -> None:
     leaving = threading.Event()
     threading.Thread(target=listen, args=(inbound, inbox, leaving), daemon=True).start()
 
-    from pytest_envequiv import judge as judging
+    from pytest_envequiv import judge as judge_module
 
     sys.path.insert(0, os.getcwd())
     judges: dict[str, tuple[Any, dict[str, Any]]] = {}  # by settings: what is open, and what it is made of
@@ -92,7 +92,7 @@ def main(trail: str) -> None:
         tell.forget()
         sys.path += [folder for folder in request["search"] if folder not in sys.path]
         try:
-            reply = {request["do"]: answer(request, judging, judges, tell)}
+            reply = {request["do"]: answer(request, judge_module, judges, tell)}
         except BaseException as error:
             reply = refusal(error)
         if replaced := broken():
@@ -123,7 +123,7 @@ def _exit_after(seconds: float) -> None:
 
 
 def answer(
-    request: Mapping[str, Any], judging: Any, judges: dict[str, tuple[Any, dict[str, Any]]], tell: Progress
+    request: Mapping[str, Any], judge_module: Any, judges: dict[str, tuple[Any, dict[str, Any]]], tell: Progress
 ) -> Any:
     """What a request asks for, msgpack-safe. A pair's files are hashed before they are imported: what is judged is
     what was there then."""
@@ -134,7 +134,7 @@ def answer(
         key = json.dumps(told, sort_keys=True)
         if key not in judges:
             hashed = contents.of_pair(told["ref"], told["target"])
-            judge = judging.Judge(settings, tell)
+            judge = judge_module.Judge(settings, tell)
             judges[key] = judge, contents.bound(hashed, told, judge.contract.text, sys.modules)
         return judges[key]
 
@@ -152,14 +152,14 @@ def answer(
                 judges.pop(json.dumps(told, sort_keys=True))[0].close()
             return json_safe(verdict.as_json())
         case "replay":
-            return json_safe(judging.replay(request["path"], settings, tell).as_json())
+            return json_safe(judge_module.replay(request["path"], settings, tell).as_json())
         case "export":
-            judging.export(request["path"], request["destination"])
+            judge_module.export(request["path"], request["destination"])
             return request["destination"]
         case "propose":
             return sound(opened()[0].proposal())
         case "cover":
-            return json_safe(judging.cover(settings, tell))
+            return json_safe(judge_module.cover(settings, tell))
     raise ValueError(f"unknown request {request['do']!r}")
 
 

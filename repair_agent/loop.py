@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_envequiv import whole
 from repair_agent import gate
 from repair_agent.budget import Budget, Exhausted
 from repair_agent.case import Attempt, Case, Engine
@@ -62,10 +62,7 @@ class Checkpoint:
     asked: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        text = json.dumps(dataclasses.asdict(self), default=str)
-        new = path.with_suffix(".new")
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
+        whole.write(path, json.dumps(dataclasses.asdict(self), default=str))
 
 
 def load(path: Path) -> Checkpoint:

@@ -78,6 +78,12 @@ def test_an_honest_target_passes_every_check_of_honesty(judge, target, isolate):
     assert {name: v.summary for name, v in found.items() if v.word != EQUAL} == {}
 
 
+def test_what_waits_for_a_process_to_load_comes_last(judge):
+    """After what was found before, and after every level, so that the process loads meanwhile."""
+    judged = judge("cheats.honest:Honest")
+    assert judged.checks[-1].id == "L1-honest-unwatched" and {c.level for c in judged.checks} >= {"L1", "L2", "L3"}
+
+
 @pytest.mark.parametrize("target", ["cheats.honest:Honest", "cheats.honest_jax", "cheats.honest_batched"])
 def test_an_honest_target_is_equal_in_a_process_of_its_own(judge, target):
     here, there = judge(target), judge(target, isolate=True)

@@ -8,14 +8,13 @@ import json
 import os
 import pickle
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pytest_envequiv import contents
+from pytest_envequiv import contents, whole
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, State, Tape
 from pytest_envequiv.errors import OpenError
@@ -128,16 +127,8 @@ def _loaded(path: Path) -> Answers:
 
 def _save(answers: Answers, path: Path) -> None:
     """Written whole or not at all, and to be read by nobody else. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False)
-    try:
-        with part:
-            pickle.dump(answers, part, protocol=pickle.HIGHEST_PROTOCOL)
-        os.replace(part.name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part.name)
-        raise
+    with whole.writing(path, private=True) as file:
+        pickle.dump(answers, file, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _question(what: str, arrays: Mapping[str, np.ndarray], tape: Tape | None) -> bytes:

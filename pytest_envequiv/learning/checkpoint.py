@@ -5,10 +5,7 @@ The file also says what it is of. A run that is not the same in every setting do
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pytest_envequiv import whole
 from pytest_envequiv.errors import EnvequivError
 
 FORMAT = 1
@@ -32,16 +30,8 @@ def save(path: Path, about: Mapping[str, Any], tree: Any, told: np.ndarray) -> N
     Raises OSError.
     """
     arrays = {f"leaf_{n}": np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(tree))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False)
-    try:
-        with part:
-            np.savez(part, about=np.array(_text(about)), told=told, **arrays)  # type: ignore[arg-type]
-        os.replace(part.name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part.name)
-        raise
+    with whole.writing(path) as file:
+        np.savez(file, about=np.array(_text(about)), told=told, **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path, about: Mapping[str, Any], like: Any) -> tuple[Any, np.ndarray] | None:

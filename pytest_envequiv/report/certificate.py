@@ -6,19 +6,17 @@ training scripts (requirement.py), so it must stay light: neither pytest nor JAX
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pytest_envequiv import contents
+from pytest_envequiv import contents, whole
 from pytest_envequiv.errors import CertificateError
 from pytest_envequiv.verdict import (
     ALPHA,
@@ -85,17 +83,7 @@ def save(certificate: Certificate, path: Path) -> None:
     """Written whole or not at all. Raises OSError."""
     told = {"envequiv_certificate": FORMAT, **asdict(certificate)}
     text = json.dumps({**told, "sha256": _seal(told)}, indent=2, ensure_ascii=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8")
-    try:
-        with part:
-            part.write(text)
-        os.chmod(part.name, 0o644)  # temporary files are for their owner only
-        os.replace(part.name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part.name)
-        raise
+    whole.write(path, text)
 
 
 def load(path: Path) -> Certificate:
