@@ -97,10 +97,12 @@ def _settled(edit: Edit, spans: list[tuple[int, int]], code: Code, seen: set[tup
     """The edit with the parentheses it needs; None if it does not parse, or its tree is known or the one there is."""
     inside = [s for s in spans if s[0] <= edit.start and edit.end <= s[1]]
     begin, end = inside[0] if inside else (0, len(code.source))
+    column = code.line_of(begin)[1]
+    head = f"if 1:\n{' ' * column}" if column else ""  # two statements of one column are parsed as such
 
     def shape(after: str) -> str:
         try:
-            return ast.dump(ast.parse(code.source[begin : edit.start] + after + code.source[edit.end : end]))
+            return ast.dump(ast.parse(head + code.source[begin : edit.start] + after + code.source[edit.end : end]))
         except (SyntaxError, ValueError):
             return ""
 

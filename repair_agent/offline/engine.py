@@ -15,6 +15,7 @@ import tempfile
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +158,11 @@ def _job(case: Case, files: list[str], tried: list[str], parts: int, seconds: fl
     findings = [run.findings[c] for c in group.checks if c in run.findings]
     rest = [f for f in run.findings.values() if f.word == "DIFFERENT" and not f.follows and f not in findings]
     blamed = []
-    for finding in (*findings, *rest):
-        for suspect in finding.blame:
-            place = next((p for p, file in places.items() if _same_file(suspect["file"], file)), None)
-            if place is not None and [place, suspect["line"]] not in blamed:
-                blamed.append([place, suspect["line"]])
+    # The first line of each finding, then the second: what a bound blames may follow from another field's cause.
+    for suspect in chain.from_iterable(zip_longest(*(finding.blame for finding in (*findings, *rest)))):
+        place = suspect and next((p for p, file in places.items() if _same_file(suspect["file"], file)), None)
+        if place and [place, suspect["line"]] not in blamed:
+            blamed.append([place, suspect["line"]])
     return {
         "settings": {**question.settings(), "answers": answers(question)},
         "files": list(places),

@@ -18,8 +18,8 @@ Memory = dict[tuple[str, ...], list[str]]
 class Here:
     """Where an expression stands: in a statement of a function, as (a part of) the value of ``assigned``.
 
-    names    what is bound before, nearest first; flags: those of them that hold a condition; structures: name -> its
-             attributes
+    names    what is bound before, nearest first; flags: those of them that hold a condition; unread: those that no
+             expression of the function reads; structures: name -> its attributes
     """
 
     assigned: str = ""
@@ -28,6 +28,7 @@ class Here:
     numpy: str = "jnp"
     own: frozenset[str] = frozenset()
     flags: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     memory: Memory = field(default_factory=dict)  # of what was worked out for a place of this function before
 
     @property
@@ -127,6 +128,19 @@ def flags_in(function: ast.FunctionDef) -> frozenset[str]:
             name = node.targets[0].id
             (found if is_condition(node.value, found) else other).add(name)
     return frozenset(found - other)
+
+
+def unread_in(function: ast.FunctionDef, code: Code) -> frozenset[str]:
+    """The names of values that are bound and never read: what reads them may be what is missing.
+
+    Not one of several that are bound at once: of what a call returns, not all need be wanted.
+    """
+    nodes = list(ast.walk(function))
+    read = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store)}
+    single = [t.id for n in nodes if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    bound = {*single, *(n.arg for n in nodes if isinstance(n, ast.arg))}
+    spare = {n for n in bound if n.startswith("_") or n in ("self", "cls") or KEYS.search(n) or code.attributes.get(n)}
+    return frozenset(bound - read - spare)
 
 
 def bound_in(function: ast.FunctionDef, code: Code) -> dict[str, int]:

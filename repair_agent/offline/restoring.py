@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from pytest_envequiv.power.syntax import Code, Edit, callee
-from repair_agent.offline.here import Here, Memory, bound_in, class_fields, flags_in, numpy_of, structures_of
+from repair_agent.offline.here import Here, Memory, bound_in, class_fields, flags_in, numpy_of, structures_of, unread_in
 from repair_agent.offline.mining import Mined, bare, similar, translated
 from repair_agent.offline.rules import CHEAP, RULES, Restored, numbers, operators, written
 
@@ -22,15 +22,18 @@ def restored(code: Code, mined: Mined, blamed: Container[int]) -> Restored:
             yield from _setting(statement, code, mined, numpy)
     for function in (n for n in ast.walk(code.tree) if isinstance(n, ast.FunctionDef)):
         structures, bound = structures_of(function, code, fields), bound_in(function, code)
-        conditions = flags_in(function)
+        conditions, unread = flags_in(function), unread_in(function, code)
+        given = {node.arg for node in ast.walk(function) if isinstance(node, ast.keyword)}
         memory: Memory = {}
         for statement in _own_statements(function):
             at = code.start(statement)
             names = tuple(n for n, begin in sorted(bound.items(), key=lambda b: -b[1]) if begin <= at)
             flags = tuple(n for n in names if n in conditions)
-            here = Here("", names, structures, numpy, own, flags, memory)
+            loose = tuple(n for n in names if n in unread)
+            here = Here("", names, structures, numpy, own, flags, loose, memory)
             lines = range(statement.lineno, (_head_end(statement) or statement.lineno) + 1)
             suspected = any(n in blamed for n in lines)
+            yield from _stored(statement, given, here, code)
             yield from _of_statement(statement, function.name, here, code, mined, suspected)
 
 
@@ -150,6 +153,25 @@ def _missing_keywords(value: ast.expr, here: Here, code: Code) -> Restored:
             given, end = {k.arg for k in node.keywords}, code.end(node.keywords[-1])
             for name in (n for n in here.names if n not in given and n not in here.structures):
                 yield Edit("keyword", end, end, f", {name}={name}", False), 2.0
+
+
+def _stored(statement: ast.stmt, given: Container[str | None], here: Here, code: Code) -> Restored:
+    """``state = state.replace(x=x)`` in front of what reads the state, where ``x`` is computed and given to nothing."""
+    read = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    replace = "_replace" if "._replace(" in code.source else "replace"
+    for name, attributes in here.structures.items():
+        fields = [a for a in attributes if a in here.names]
+        if not fields or any(f in given for f in fields) or not (name in read or isinstance(statement, ast.Pass)):
+            continue
+        stored = ", ".join(f"{field}={field}" for field in fields)
+        counted = [f", {other}={name}.{other} + 1" for other in attributes if other not in fields]
+        start, end = code.start(statement), code.end(statement)
+        for more in ("", *counted):
+            text = f"{name} = {name}.{replace}({stored}{more})"
+            if isinstance(statement, ast.Pass):
+                yield Edit("statement", start, end, text, False), 0.4
+            else:
+                yield Edit("statement", start, start, f"{text}\n{' ' * code.line_of(start)[1]}", False), 0.8
 
 
 def _inserted(statement: ast.stmt, here: Here, code: Code, mined: Mined) -> Restored:

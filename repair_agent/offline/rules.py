@@ -96,6 +96,17 @@ def _variables(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
                 yield code.replaced("variable", node, other), 2.6
 
 
+def _unread(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
+    """A name that nothing reads: in the place of a value, or beside it."""
+    if not here.unread or not _value(node, here, code):
+        return
+    text = code.operand(node)
+    for name in here.unread:
+        yield code.replaced("variable", node, name), 0.6
+        for made in (f"{text} + {name}", f"{text} * {name}", f"{text} - {name}", f"{text} / {name}"):
+            yield code.replaced("drop", node, made), 0.9
+
+
 def _wrapped(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
     """A function, a clip, a sign, a power or a cast that is missing around a value."""
     if not _value(node, here, code):
@@ -215,7 +226,7 @@ def _value(node: ast.AST, here: Here, code: Code) -> bool:
     if isinstance(node, ast.Attribute):
         return isinstance(node.value, ast.Name) and node.value.id in here.structures
     if isinstance(node, ast.Call):
-        return callee(node) not in ("EnvState", "split", "stop_gradient", "get_obs")
+        return callee(node) not in ("split", "stop_gradient") and not callee(node)[:1].isupper()  # of a class
     return (
         isinstance(node, (ast.BinOp, ast.UnaryOp, ast.Compare, ast.Subscript, ast.BoolOp)) or number(node) is not None
     )
@@ -229,5 +240,5 @@ def written(value: float | int) -> str:
     return repr(value if isinstance(value, int) else float(f"{value:.12g}"))
 
 
-CHEAP: tuple[Rule, ...] = (operators, _functions, _clips)
+CHEAP: tuple[Rule, ...] = (operators, _functions, _clips, _unread)
 RULES: tuple[Rule, ...] = (numbers, *CHEAP, _variables, _flags, _conditions, _wrapped, _terms)

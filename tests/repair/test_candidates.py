@@ -183,6 +183,26 @@ def test_a_statement_of_the_reference_is_put_back():
     assert any(same(c.applied(broken), TARGET) for c, _ in zip(found, range(300), strict=False))
 
 
+def test_what_was_computed_and_is_not_stored_is_stored():
+    """No line is blamed, and the reference has no such statement."""
+    line = "    state = state.replace(position=position, velocity=velocity, time=state.time + 1)\n"
+    right = TARGET.replace("jnp.array([position, velocity])", "observed(state)")
+    assert line in right
+    for left in ("    pass\n", ""):
+        found = candidates(right.replace(line, left), "port.py", SOURCE, {})
+        texts = [c.applied(right.replace(line, left)) for c, _ in zip(found, range(60), strict=False)]
+        assert any(same(text, right) for text in texts), left
+
+
+@pytest.mark.filterwarnings("ignore")  # wrong programs divide by zero
+def test_a_name_that_nothing_reads_is_put_back_though_its_line_is_not_blamed():
+    for wrong in ("action * params.power", "params.power", "0.5 * params.power"):
+        broken = TARGET.replace("force * params.power", wrong)
+        found = candidates(broken, "port.py", SOURCE, {1: 0})
+        texts = [c.applied(broken) for c, _ in zip(found, range(250), strict=False)]
+        assert any(values(text) == values(TARGET) for text in texts), wrong
+
+
 def test_blamed_lines_come_first_and_no_program_comes_twice():
     broken = TARGET.replace("force * params.power", "force / params.power")
     line = line_of("force * params.power")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -157,14 +158,17 @@ def test_the_likeliest_edit_is_waited_for(edits, at, done, expected):
     assert (best and best.number) == expected
 
 
-def test_blame_is_taken_in_order_the_groups_own_first(case):
+def test_blame_is_taken_in_turns_the_groups_own_first(case):
+    """What a check of a bound blames is where the bound is, and the cause may be what another group blames first."""
     mine = case("(action - 1) * 0.004", "(action + 1) * 0.004", line=24)
+    [(check, own)] = mine.run.findings.items()
+    own = replace(own, blame=(*own.blame, {"file": "port.py", "line": 30}))
     other = Finding("x::b", "L2-play-reward", "L2", "play", "reward", "DIFFERENT", "", blame=(
         {"file": "elsewhere/port.py", "line": 3}, {"file": "port.py", "line": 24}, {"file": "port.py", "line": 9},
         {"file": "jax/core.py", "line": 1},
     ))  # fmt: skip
-    run = Run({**mine.run.findings, other.check: other}, ())
+    run = Run({check: own, other.check: other}, ())
     job = offline._job(Case(**{**vars(mine), "run": run}), ["port.py"], [], 2, 10.0)
     path = str((mine.tree.root / "port.py").resolve())
-    assert job["blamed"] == [[path, 24], [path, 3], [path, 9]]
+    assert job["blamed"] == [[path, 24], [path, 3], [path, 30], [path, 9]]
     assert job["fields"] == ["velocity"] and Path(job["files"][0]) == Path(path)
