@@ -39,7 +39,8 @@ def numbers(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
     slips = [value / 2, -value] if not whole else [value // 2, -value]
     slips += [] if whole else [value / 1.01, value / 0.9, value + 1.0, value - 1.0, value * 10, value / 10]
     for other in slips:
-        yield code.replaced("constant", node, written(other)), 1.3
+        # 0.02 * 1.01 / 1.01 is not quite 0.02
+        yield code.replaced("constant", node, written(other if whole else float(f"{other:.12g}"))), 1.3
     for rank, other in enumerate(mined.numbers[:MOST_NUMBERS]):
         near = value != 0 and 0.2 <= abs(other / value) <= 5
         cost = 1.2 if other in mined.absent else 1.6 if near else 2.4
@@ -237,7 +238,7 @@ def _atomic(text: str) -> bool:
 
 
 def written(value: float | int) -> str:
-    return repr(value if isinstance(value, int) else float(f"{value:.12g}"))
+    return repr(value if isinstance(value, int) else float(value))
 
 
 CHEAP: tuple[Rule, ...] = (operators, _functions, _clips, _unread)
