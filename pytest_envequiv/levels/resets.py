@@ -90,9 +90,7 @@ def varying(bench: Bench) -> list[tuple[Field, int]]:
         if field.exact or (field.role != "state" and any(f.role == "state" for f in bench.pair.fields)):
             continue
         values = bench.pair.reference_values(field, bench.pair.sample.resets, np.full(bench.pair.sample.episodes, -1))
-        found += [
-            (field, i) for i in range(values.shape[1]) if len(np.unique(values[:, i][~np.isnan(values[:, i])])) > 1
-        ]
+        found += [(field, i) for i, v in enumerate(values.T) if len(np.unique(v[~np.isnan(v)])) > 1]
     return found[:5]
 
 
