@@ -12,15 +12,15 @@ Markdown.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import random
-import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+
+import wall
 
 from pytest_envequiv import contents
 from pytest_envequiv.power import cli, run, table
@@ -29,18 +29,6 @@ from pytest_envequiv.power.mutants import Mutant
 from pytest_envequiv.verdict import Settings, pair_name
 
 NAMES = ("CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1")
-BUG = "(1 - (position >= params.goal_position) * (velocity < 0))"
-MENDED = "(1 - (position == params.min_position) * (velocity < 0))"
-
-
-def mended(folder: str) -> str:
-    """A copy of gymnax's MountainCarContinuous without the wall bug; its name as a target."""
-    spec = importlib.util.find_spec("gymnax.environments.classic_control.continuous_mountain_car")
-    assert spec is not None and spec.origin is not None
-    text = Path(spec.origin).read_text(encoding="utf-8")
-    assert text.count(BUG) == 1, "gymnax has changed: is the wall bug still there?"
-    Path(folder, "mended_mountain_car.py").write_text(text.replace(BUG, MENDED), encoding="utf-8")
-    return "mended_mountain_car:ContinuousMountainCar"
 
 
 def measured(name: str, target: str, options: argparse.Namespace) -> list[str]:
@@ -106,9 +94,8 @@ def main() -> None:
     )  # fmt: skip
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        sys.path.insert(0, folder)
         for name in options.names or NAMES:
-            target = mended(folder) if name == "MountainCarContinuous-v0" else f"gymnax:{name}"
+            target = wall.target(folder) if name == wall.NAME else f"gymnax:{name}"
             rows.append(measured(name, target, options))
     print()
     for row in (head, ["---"] * len(head), *rows):

@@ -34,6 +34,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import wall
+
 from pytest_envequiv.power import loading
 from pytest_envequiv.power.mutants import Mutant, mutants
 from repair_agent import gate
@@ -84,9 +86,6 @@ PORTS = {
     "Pendulum-v1": classic("Pendulum-v1", "Pendulum"),
     "Pong": pong(),
 }
-# gymnax's own bug, mended first: else no repair could be EQUAL.
-BUG = "(1 - (position >= params.goal_position) * (velocity < 0))"
-MENDED = "(1 - (position == params.min_position) * (velocity < 0))"
 HELD_OUT = (1_000_003, 1_000_033)
 TRIES = 3  # attempts at a group
 GROUPS = 8  # groups before it is enough
@@ -116,7 +115,8 @@ def original(port: Port) -> tuple[str, list[Mutant]]:
     """The text of a port, and the mutants of what of it runs."""
     name = Path(port.file).name if port.beside else ""  # of a package; else the file of the module itself
     file = next(f for f in loading.sources(port.installed) if f.endswith(name))
-    text = Path(file).read_text(encoding="utf-8").replace(BUG, MENDED)
+    text = Path(file).read_text(encoding="utf-8")
+    text = wall.mended(text) if wall.NAME in port.installed else text  # else no repair could be EQUAL
     package = port.installed.rpartition(":")[2]
     text = text.replace(f"from {package}.", f"from {port.target}.") if port.beside else text
     running = loading.reached(port.installed)
