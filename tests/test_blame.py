@@ -258,6 +258,24 @@ ELSEWHERE = {
 }
 
 
+# What stands in the body of a loop: a scan over the engines, a fori_loop of moves.
+TURNS = {
+    "sign": ("push + power * wish", "push - power * wish"),
+    "variable": ("drag * state.speed", "drag * state.place"),
+    "constant": ("jnp.sin(2.0 * place)", "jnp.sin(3.0 * place)"),
+    "function": ("jnp.sin(2.0 * place)", "jnp.cos(2.0 * place)"),
+    "number": ("place + 0.05 * speed", "place + 0.06 * speed"),
+    "operator": ("reward - place**2", "reward + place**2"),
+}
+
+
+@pytest.mark.parametrize("kind", TURNS)
+def test_a_slip_in_a_loop(kind, tmp_path):
+    pair = ("gymnasium:ports.coaster:Coaster-v0", "ports.coaster:Port")
+    with slipped(pair, *TURNS[kind], tmp_path) as (judge, lines):
+        assert lines == {blamed(judge, "L2-play-*")[0]["line"]}
+
+
 @pytest.mark.parametrize("kind", ELSEWHERE)
 def test_a_slip_elsewhere(kind, tmp_path):
     *slip, checks = ELSEWHERE[kind]

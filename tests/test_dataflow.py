@@ -15,6 +15,7 @@ from pytest_envequiv import flow as command
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.errors import ContractError
 from pytest_envequiv.report import flowchart
+from pytest_envequiv.whitebox import program
 from pytest_envequiv.whitebox.dataflow import flow
 from pytest_envequiv.whitebox.identity import shown
 from pytest_envequiv.whitebox.jaxprs import Traced
@@ -77,8 +78,7 @@ READS = {
         (None,) * 4,
         {"y": "a b c d"},
     ),
-    "scan": (fed_back, (None, None, 3), {"first": "a b c[0] c[1] c[2]", "second": "b c[0] c[1] c[2]",
-                                         "seen": "a b c[0] c[1] c[2]"}),
+    "scan": (fed_back, (None, None, 3), {"first": "a b c[0] c[1]", "second": "b c[0] c[1] c[2]", "seen": "a b c[0]"}),
     "while": (decided, (None, None, None), {"y": "a b", "n": "a", "z": "c"}),
     "a loop of known length": (
         lambda a, b: {"y": lax.fori_loop(0, 3, lambda _, s: (s[0] + s[1], s[1]), (a, b))[0]},
@@ -96,6 +96,12 @@ READS = {
 def test_reads(name):
     function, sizes, expected = READS[name]
     assert reads(function, *sizes) == expected
+
+
+def test_of_a_loop_too_long_to_unroll_every_turn_may_read_every_row(monkeypatch):
+    monkeypatch.setattr(program, "MOST_UNROLLED", 0)
+    every = "c[0] c[1] c[2]"
+    assert reads(fed_back, None, None, 3) == {"first": f"a b {every}", "second": f"b {every}", "seen": f"a b {every}"}
 
 
 ALL = "a[0] a[1] a[2]"

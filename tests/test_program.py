@@ -152,6 +152,22 @@ def test_runs_as_in_jax(name):
         same(function, *(g[row] for g in given))
 
 
+def test_the_turns_of_a_loop_are_laid_out_where_they_are_few_and_draw_nothing():
+    def turned(turns, drawn=False):
+        def turn(carry, row):
+            more = jax.random.uniform(jax.random.PRNGKey(0)) if drawn else 0.0
+            return lax.scan(lambda c, r: (c + r, c), carry + more, jnp.stack([row, 2 * row]))
+
+        return same(lambda x: lax.scan(turn, 0.0, jnp.resize(x, turns)), jnp.arange(4.0)).ops
+
+    few = turned(3)
+    assert not {op.name for op in few} & {"scan", "while"} and sum(op.name == "add" for op in few) == 3 * (1 + 2)
+    assert any(op.site.function.endswith("turn") for op in few if op.name == "add")
+    for more in (turned(program.MOST_UNROLLED), turned(3, drawn=True)):
+        assert [op.name for op in more if op.name == "scan"] == ["scan"]
+    same(lambda x: lax.scan(lambda c, r: (c + r, c), x[0], x[:0]), jnp.arange(4.0))  # no turn at all
+
+
 def test_every_primitive_that_is_run_in_numpy_is_tried():
     met = set()
     for kinds, function in CASES.values():

@@ -274,11 +274,17 @@ def _run_body(body: Program, inputs: Sequence[Reach], sources: int) -> list[Reac
 def slices(program: Program) -> list[frozenset[int]]:
     """Of each output, the numbers of the operations it is computed by: its backward slice."""
     maker = {place: number for number, op in enumerate(program.ops) for place in op.outputs}
-    behind: list[frozenset[int]] = []
-    for number, op in enumerate(program.ops):
-        before = [behind[maker[a]] for a in op.inputs if not isinstance(a, Constant) and a in maker]
-        behind.append(frozenset({number}).union(*before))
-    return [frozenset() if isinstance(a, Constant) or a not in maker else behind[maker[a]] for a in program.outputs]
+    before = [{maker[a] for a in op.inputs if not isinstance(a, Constant) and a in maker} for op in program.ops]
+    found = []
+    for atom in program.outputs:
+        left = [] if isinstance(atom, Constant) or atom not in maker else [maker[atom]]
+        behind = set(left)
+        while left:
+            new = before[left.pop()] - behind
+            behind |= new
+            left += new
+        found.append(frozenset(behind))
+    return found
 
 
 def _kin(traced: Traced, program: Program, reads: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:

@@ -1,23 +1,25 @@
 """A jaxpr laid flat: one list of operations that can be run, followed and edited one by one, in numpy.
 
-Calls are inlined and both branches of a ``cond`` stand side by side, followed by a choice, as ``vmap`` has them. Loops
-stay one operation. Draws of ``jax.random`` are operations too: their insides are nobody's business.
+Calls are inlined and both branches of a ``cond`` stand side by side, followed by a choice, as ``vmap`` has them. A
+``scan`` of few turns has them one after the other; other loops stay one operation. Draws of ``jax.random`` are
+operations too: their insides are nobody's business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend import core as jex
 
-from pytest_envequiv.whitebox.draws import NAMED
-from pytest_envequiv.whitebox.jaxprs import CALLS, Site, bind, callers, closed, inner, site
+from pytest_envequiv.whitebox.draws import NAMED, draws_inside
+from pytest_envequiv.whitebox.jaxprs import CALLS, Site, bind, callers, closed, inner, site, walk
 
-LOOPS = {"scan", "while"}
+MOST_UNROLLED = 16_384  # operations of all turns of a loop
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Constant:
 
 
 Atom = int | Constant  # the number of a value, or a constant
+Run = Callable[[Sequence[Any]], list[Any]]  # the outputs of an operation, for its inputs
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Op:
     inputs: tuple[Atom, ...]
     outputs: tuple[int, ...]
     site: Site | None
-    run: Callable[[Sequence[Any]], list[Any]]
+    run: Run
     params: Mapping[str, Any]
     shapes: tuple[tuple[int, ...], ...]  # of the outputs
     dtypes: tuple[np.dtype[Any], ...]
@@ -113,13 +116,49 @@ def flat(body: Any) -> Program:
                     choose = _choose_key if _is_key(var.aval) else _choose
                     ops.append(_op("choose", (inputs[0], *choices), (place,), equation, where, choose, [var]))
                     outputs.append(place)
+            elif primitive == "scan" and _size(equation) <= MOST_UNROLLED:
+                outputs = unrolled(equation, inputs, where)
             else:
                 places = tuple(fresh() for _ in equation.outvars)
+                if primitive in STRUCTURAL:
+                    inputs = [_typed(a, v.aval.dtype) for a, v in zip(inputs, equation.invars, strict=True)]
                 name, run = ("draw", _bound(equation)) if kind or primitive == "random_bits" else _runner(equation)
                 ops.append(_op(name, tuple(inputs), places, equation, where, run, equation.outvars, kind or ""))
                 outputs = list(places)
             names.update(zip(equation.outvars, outputs, strict=True))
         return [atom(a) for a in part.jaxpr.outvars]
+
+    def unrolled(loop: Any, given: Sequence[Atom], where: Site | None) -> list[Atom]:
+        """The turns of a ``scan``: each has its rows of what is gone through, and adds a row to what is gathered."""
+        turns, fixed, carried = (loop.params[k] for k in ("length", "num_consts", "num_carry"))
+        constants, carry, through = given[:fixed], list(given[fixed : fixed + carried]), given[fixed + carried :]
+        calls = callers(loop)
+
+        def moved(name: str, var: Any, shape: Sequence[int], run: Run, *values: Atom) -> Atom:
+            place, dtype = fresh(), np.dtype(var.aval.dtype)
+            ops.append(
+                Op(
+                    name,
+                    tuple(_typed(v, dtype) for v in values),
+                    (place,),
+                    where,
+                    run,
+                    {},
+                    (tuple(shape),),
+                    (dtype,),
+                    callers=calls,
+                )
+            )
+            return place
+
+        told: list[list[Atom]] = [[] for _ in range(turns)]
+        for turn in reversed(range(turns)) if loop.params["reverse"] else range(turns):
+            pairs = zip(loop.invars[fixed + carried :], through, strict=True)
+            rows = [moved("slice", v, v.aval.shape[1:], partial(_row, turn), whole) for v, whole in pairs]
+            ended = inline(loop.params["jaxpr"], [*constants, *carry, *rows], where)
+            carry, told[turn] = ended[:carried], ended[carried:]
+        gathered = zip(loop.outvars[carried:], zip(*told, strict=True), strict=True)
+        return carry + [moved("stack", v, v.aval.shape, _stacked, *each) for v, each in gathered]
 
     inputs = tuple(fresh() for _ in body.jaxpr.invars)
     outputs = inline(body, inputs, None)
@@ -132,7 +171,7 @@ def _op(
     outputs: tuple[int, ...],
     equation: Any,
     where: Site | None,
-    run: Callable[[Sequence[Any]], list[Any]],
+    run: Run,
     variables: Sequence[Any],
     kind: str = "",
 ) -> Op:
@@ -152,6 +191,28 @@ def _plain(value: Any) -> Any:
         if hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
         else np.asarray(value)
     )
+
+
+def _typed(atom: Atom, dtype: Any) -> Atom:
+    """A number as what it stands for: what only moves it has no type to make it of."""
+    return Constant(np.asarray(atom.value, dtype)) if isinstance(atom, Constant) else atom
+
+
+def _size(loop: Any) -> float:
+    """How many operations all turns of a ``scan`` have together; no end where one is a draw or holds a key."""
+    body, turns = loop.params["jaxpr"], loop.params["length"]
+    if draws_inside(body) or any(_is_key(v.aval) for v in (*loop.invars, *loop.outvars)):
+        return np.inf
+    inside = sum(_size(e) if e.primitive.name == "scan" else 1 for e in walk(body))
+    return turns * inside if turns else np.inf
+
+
+def _row(number: int, values: Sequence[Any]) -> list[Any]:
+    return [np.asarray(values[0])[number]]
+
+
+def _stacked(values: Sequence[Any]) -> list[Any]:
+    return [np.stack(values)]
 
 
 # -- running one operation in numpy ----------------------------------------------------------------------------------
@@ -268,7 +329,7 @@ STRUCTURAL = {
 }
 
 
-def _runner(equation: Any) -> tuple[str, Callable[[Sequence[Any]], list[Any]]]:
+def _runner(equation: Any) -> tuple[str, Run]:
     """(name, function) of an equation: in numpy where we know how, else through JAX."""
     name, params = equation.primitive.name, equation.params
     if any(_is_key(atom.aval) for atom in (*equation.invars, *equation.outvars)):
@@ -339,7 +400,7 @@ def _padded(value: Any, padding: Any, shape: tuple[int, ...], config: Sequence[t
     return found
 
 
-def _bound(equation: Any) -> Callable[[Sequence[Any]], list[Any]]:
+def _bound(equation: Any) -> Run:
     avals = [atom.aval for atom in equation.invars]
 
     def run(values: Sequence[Any]) -> list[Any]:
