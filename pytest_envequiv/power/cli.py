@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+FILE = """source file of the target to mutate (repeatable; default: that of its module, and those of its package in which
+its step and reset are written)"""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="envequiv-power", description=__doc__)
     parser.add_argument("pair", nargs=2, metavar="ref=NAME target=NAME", type=side_named)
@@ -55,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds after which a mutant counts as hung")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes side by side")
-    parser.add_argument("--file", action="append", default=[], help="source file of the target to mutate (repeatable)")
+    parser.add_argument("--file", action="append", default=[], help=FILE)
     parser.add_argument("--output", default=".envequiv", help="folder for the report (default .envequiv)")
     parser.add_argument("--plot", metavar="FILE", help="also draw the rates, as .png or .svg")
     parser.add_argument(
@@ -88,6 +92,8 @@ def _measured(options: argparse.Namespace) -> int:
     if options.list:
         print("\n".join(f"{m.id}  {m.before!r} -> {m.after!r}" for m in running))
         return 0
+    if not running:
+        raise EnvequivError(f"no mutant could be made of {settings.target}: name a source file of it with --file")
     chosen = running
     if options.sample is not None and options.sample < len(running):
         chosen = random.Random(options.seed).sample(running, options.sample)

@@ -47,7 +47,7 @@ class Plan:
 def listed(plan: Plan) -> tuple[list[Mutant], list[Mutant]]:
     """(mutants of code that runs, mutants of code that no step, reset or space ever runs)."""
     name, options = plan.settings.target, _options(plan)
-    files = plan.files or tuple(loading.sources(name, options)[:1])
+    files = plan.files or loading.sources(name, options)
     reached = loading.reached(name, options)
     running: list[Mutant] = []
     idle: list[Mutant] = []
