@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,10 @@ from pytest_envequiv.power.measure import Result, judged
 from pytest_envequiv.power.mutants import Mutant, mutants
 from pytest_envequiv.power.null import null_runs
 from pytest_envequiv.verdict import Settings
+from targets import pong
 
 REF, TARGET = "gymnasium:Pendulum-v1", "gymnax:Pendulum-v1"
+INIT = pong.__file__  # names of others, and nothing that could be otherwise
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,11 @@ LEFT = Result("", "survived", {"L1": False, "L2": False, "L3": False}, detectabl
 SAME = Result("", "survived", {"L1": False, "L2": False, "L3": False}, detectable="equivalent")
 
 
+def test_a_package_is_mutated_in_every_file_that_its_step_is_written_in():
+    running, _ = run.listed(run.Plan(Settings("targets.pong", "targets.pong")))
+    assert {Path(mutant.file).name for mutant in running} == {"port.py"}
+
+
 def test_rates_count_what_can_be_seen_and_nothing_else():
     apart = [replace(LEFT, where=where) for where in table.APART]
     pairs = results(KILLED, LEFT, SAME, Result("", "broken"), *apart)
@@ -148,6 +156,7 @@ def test_survivors_are_shown_as_diffs_and_failures_are_not_hidden(tmp_path):
         (["ref=gymnasium:Pendulum-v1", "target=gymnax:Pendulun-v1"], "did you mean 'Pendulum-v1'"),
         (["ref=gymnasium:Pendulum-v1", "ref=gymnasium:Pendulum-v1"], "one ref=NAME and one target=NAME"),
         (["ref=gymnasium:Pendulum-v1", "target=gymnax:Pendulum-v1", "--file", "nowhere.py"], "nowhere.py"),
+        (["ref=targets.pong", "target=targets.pong", "--file", INIT], "no mutant could be made of targets.pong"),
     ],
 )
 def test_a_users_mistake_is_one_line(words, said, capsys):
