@@ -39,8 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-FILE = """source file of the target to mutate (repeatable; default: that of its module, and those of its package in which
-its step and reset are written)"""
+FILE = "source file of the target to mutate (repeatable; default: those that its step and reset are written in)"
 
 
 def _parser() -> argparse.ArgumentParser:
