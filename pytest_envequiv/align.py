@@ -8,7 +8,7 @@ given by the contract. A proposed map is tried on fresh states before it is beli
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -109,8 +109,15 @@ def propose(
             links.append(link)
             if also:
                 ambiguous[name] = also
+    return mapped(links, missing, ambiguous, reference)
+
+
+def mapped(
+    links: Sequence[Link], missing: Mapping[str, str], ambiguous: Mapping[str, str], reference: Mapping[str, Leaf]
+) -> StateMap:
+    """A map with what of the reference nobody reads."""
     read = {s.name for link in links for s in link.sources if s.kind == "state"}
-    return StateMap(tuple(links), missing, tuple(n for n in reference if n not in read), ambiguous)
+    return StateMap(tuple(links), dict(missing), tuple(n for n in reference if n not in read), dict(ambiguous))
 
 
 def _from_contract(name: str, leaf: Leaf, value: Any, reference: Mapping[str, Leaf]) -> Link:

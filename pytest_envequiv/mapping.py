@@ -95,7 +95,27 @@ def build(pair: Pair, pairs: Pairs | None) -> StateMap:
         found = align.propose(leaves, fields, pairs, given, free, None, shows)
     if found.missing and pairs is None:
         found = align.propose(leaves, fields, pairs, given, free, _responses(pair), shows)
-    return _without_inert(pair, _better_shown(pair, found), pairs)
+    return _without_inert(pair, _better_named(pair, _better_shown(pair, found)), pairs)
+
+
+def _better_named(pair: Pair, found: StateMap) -> StateMap:
+    """The map, or one by names, if that is sure where the map is not, or as many outputs agree with it.
+
+    Where a bug moves fields, each may be like another by its values. Two sides that call their fields alike mean the
+    same by it, mostly: what was found otherwise has to be the better map.
+    """
+    if found.missing or pair.contract.fields:
+        return found
+    links = []
+    for link in found.links:
+        named = align.by_name(link.field, link.leaf, pair.ref.spec.fields)
+        if named is None and link.field in found.ambiguous:
+            return found
+        links.append(link if named is None or named.sources == link.sources or link.how == "being a label" else named)
+    if all(new is old for new, old in zip(links, found.links, strict=True)) and not found.ambiguous:
+        return found
+    other = align.mapped(links, {}, {}, pair.ref.spec.fields)
+    return other if found.ambiguous or _agreement(pair, other) >= _agreement(pair, found) else found
 
 
 def _better_shown(pair: Pair, found: StateMap) -> StateMap:
