@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from ports import drift, judging
@@ -27,10 +28,7 @@ DRIFT = (drift.DRIFT, "ports.drift:port")
 def slipped(pair, old, new, output):
     """(a judge of the pair whose target has ``new`` for ``old``, the numbers of the lines that differ)."""
     ref, target = pair
-    file = sources(target)[0]
-    with open(file) as stream:
-        plain = stream.read()
-    assert old in plain
+    file, plain = next((f, text) for f in sources(target) if old in (text := Path(f).read_text(encoding="utf-8")))
     edited = plain.replace(old, new, 1)
     before, after = plain.splitlines(), edited.splitlines()
     lines = {n for n, (a, b) in enumerate(zip(before, after, strict=False), 1) if a != b}
@@ -274,6 +272,29 @@ def test_a_slip_in_a_loop(kind, tmp_path):
     pair = ("gymnasium:ports.coaster:Coaster-v0", "ports.coaster:Port")
     with slipped(pair, *TURNS[kind], tmp_path) as (judge, lines):
         assert lines == {blamed(judge, "L2-play-*")[0]["line"]}
+
+
+# Kind -> (what stood there, what stands there now, the field that differs): lines that only hand on. All fields move
+# by it, and both sides call them alike: by their values paddle_yl would be taken for paddle_yr.
+HANDED_ON = {
+    "one of several arguments of a call": (
+        "(yl, yr, x, y, vx, vy), rally.court",
+        "(yr, yr, x, y, vx, vy), rally.court",
+        "paddle_yl",
+    ),
+    "unpacked in another order": ("yl, yr, x, y, vx, vy = rally.court", "yl, yr, x, vx, y, vy = rally.court", "ball_x"),
+    "handed on in another order": ("state.ball_y, state.ball_vx,", "state.ball_vx, state.ball_y,", "ball_x"),
+}
+
+
+@pytest.mark.parametrize("kind", HANDED_ON)
+def test_a_slip_where_values_are_only_handed_on(kind, tmp_path):
+    old, new, field = HANDED_ON[kind]
+    with slipped(("targets.pong.reference", "targets.pong"), old, new, tmp_path) as (judge, lines):
+        verdicts = judging.run(judge, "L2-play-*")
+        roots = judging.different(verdicts)
+        assert roots[0] == f"L2-play-{field}", roots
+        assert lines & {s["line"] for s in verdicts[roots[0]].evidence["blame"][:2]}
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)

@@ -103,6 +103,20 @@ def test_the_next_run_is_answered_from_the_file(tmp_path, name, action):
     assert third.backend.asked == [], "the file has what both runs asked"
 
 
+def test_what_runs_side_by_side_were_told_is_all_kept(tmp_path):
+    """The workers of ``pytest -n`` begin together, and each asks its own checks' questions."""
+    path, other = tmp_path / "x.answers", {"action": -PUSH["action"]}
+    one, two = Noted(Counted(), path), Noted(Counted(), path)
+    played(one)
+    played(two, other)
+    one.close()
+    two.close()
+    again = Noted(Counted(), path)
+    played(again)
+    played(again, other)
+    assert again.backend.asked == []
+
+
 def test_a_reference_that_does_not_repeat_itself_is_seen(tmp_path):
     backend = Noted(Counted(), tmp_path / "x.answers")
     for _ in range(3):

@@ -72,14 +72,16 @@ class Noted(Remembering):
     """The same with a file: what it holds is known, and what this run asks is added to it by ``close``."""
 
     def __init__(self, backend: Backend, path: Path):
+        self.path, self._read = path, _state_of(path)
         super().__init__(backend, _loaded(path), MOST_SAVED)
-        self.path = path
 
     def close(self) -> None:
         self.backend.close()
         if not self.asked.keys() - self._known.keys():
             return
-        both = {**self._known, **self.asked}
+        # What a run beside this one has written meanwhile (pytest -n) is not lost.
+        meanwhile = _loaded(self.path) if _state_of(self.path) != self._read else {}
+        both = {**meanwhile, **self._known, **self.asked}
         fit = sum(map(_size, both.values())) <= MOST_SAVED
         with contextlib.suppress(OSError):  # a full disk costs the next run its head start, and this one nothing
             _save(both if fit else self.asked, self.path)
@@ -112,6 +114,15 @@ def _size(outcome: Outcome) -> int:
     arrays = [*outcome.state.fields.values(), *outcome.outputs.values()]
     arrays += [a for draw in outcome.draws or () for a in (draw.low, draw.high, draw.value, draw.present)]
     return sum(np.asarray(a).nbytes for a in arrays)
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    """By which a file is known to be the one that was read; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _loaded(path: Path) -> Answers:

@@ -30,6 +30,7 @@ class Constant:
 
 
 Atom = int | Constant  # the number of a value, or a constant
+Way = tuple[Site | None, tuple[Site, ...]]  # a place in the source, and the calls that led to it, the innermost first
 Run = Callable[[Sequence[Any]], list[Any]]  # the outputs of an operation, for its inputs
 
 
@@ -90,7 +91,7 @@ def flat(body: Any) -> Program:
         count += 1
         return count - 1
 
-    def inline(part: Any, given: Sequence[Atom], above: Site | None) -> list[Atom]:
+    def inline(part: Any, given: Sequence[Atom], above: Way) -> list[Atom]:
         names: dict[Any, Atom] = dict(zip(part.jaxpr.invars, given, strict=True))
         for var, value in zip(part.jaxpr.constvars, part.consts, strict=True):
             place = fresh()
@@ -103,7 +104,7 @@ def flat(body: Any) -> Program:
             if not equation.outvars:  # a message to the screen
                 continue
             inputs = [atom(a) for a in equation.invars]
-            where = site(equation) or above
+            where = _way(equation, above)
             primitive = equation.primitive.name
             kind = NAMED.get(equation.params.get("name", "")) if primitive in ("jit", "pjit") else None
             if primitive in CALLS and kind is None:
@@ -128,11 +129,10 @@ def flat(body: Any) -> Program:
             names.update(zip(equation.outvars, outputs, strict=True))
         return [atom(a) for a in part.jaxpr.outvars]
 
-    def unrolled(loop: Any, given: Sequence[Atom], where: Site | None) -> list[Atom]:
+    def unrolled(loop: Any, given: Sequence[Atom], where: Way) -> list[Atom]:
         """The turns of a ``scan``: each has its rows of what is gone through, and adds a row to what is gathered."""
         turns, fixed, carried = (loop.params[k] for k in ("length", "num_consts", "num_carry"))
         constants, carry, through = given[:fixed], list(given[fixed : fixed + carried]), given[fixed + carried :]
-        calls = callers(loop)
 
         def moved(name: str, var: Any, shape: Sequence[int], run: Run, *values: Atom) -> Atom:
             place, dtype = fresh(), np.dtype(var.aval.dtype)
@@ -141,12 +141,12 @@ def flat(body: Any) -> Program:
                     name,
                     tuple(_typed(v, dtype) for v in values),
                     (place,),
-                    where,
+                    where[0],
                     run,
                     {},
                     (tuple(shape),),
                     (dtype,),
-                    callers=calls,
+                    callers=where[1],
                 )
             )
             return place
@@ -161,7 +161,7 @@ def flat(body: Any) -> Program:
         return carry + [moved("stack", v, v.aval.shape, _stacked, *each) for v, each in gathered]
 
     inputs = tuple(fresh() for _ in body.jaxpr.invars)
-    outputs = inline(body, inputs, None)
+    outputs = inline(body, inputs, (None, ()))
     return Program(tuple(ops), inputs, tuple(outputs), constants)
 
 
@@ -170,7 +170,7 @@ def _op(
     inputs: tuple[Atom, ...],
     outputs: tuple[int, ...],
     equation: Any,
-    where: Site | None,
+    where: Way,
     run: Run,
     variables: Sequence[Any],
     kind: str = "",
@@ -178,7 +178,7 @@ def _op(
     params = {} if name == "choose" else equation.params
     shapes = tuple(tuple(v.aval.shape) for v in variables)
     dtypes = tuple(np.dtype(v.aval.dtype) if not _is_key(v.aval) else np.dtype(object) for v in variables)
-    return Op(name, inputs, outputs, where, run, params, shapes, dtypes, kind, callers(equation))
+    return Op(name, inputs, outputs, where[0], run, params, shapes, dtypes, kind, where[1])
 
 
 def _is_key(aval: Any) -> bool:
@@ -191,6 +191,12 @@ def _plain(value: Any) -> Any:
         if hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
         else np.asarray(value)
     )
+
+
+def _way(equation: Any, above: Way) -> Way:
+    """Where an equation was written, and the calls that led there; what JAX made by itself is at the call above it."""
+    own = site(equation)
+    return above if own is None else (own, callers(equation))
 
 
 def _typed(atom: Atom, dtype: Any) -> Atom:

@@ -11,6 +11,7 @@ from pytest_envequiv.power.edits import KEYS
 from pytest_envequiv.power.syntax import Code
 from repair_agent.offline.mining import Words, bare, similar
 
+SHORT = 60  # characters of an expression that is tried elsewhere
 Memory = dict[tuple[str, ...], list[str]]
 
 
@@ -20,6 +21,8 @@ class Here:
 
     names    what is bound before, nearest first; flags: those of them that hold a condition; unread: those that no
              expression of the function reads; structures: name -> its attributes
+    beside   what else the function computes, as it is written: a slip in one of several lines that are alike is undone
+             by another of them
     """
 
     assigned: str = ""
@@ -29,6 +32,7 @@ class Here:
     own: frozenset[str] = frozenset()
     flags: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     memory: Memory = field(default_factory=dict)  # of what was worked out for a place of this function before
 
     @property
@@ -141,6 +145,13 @@ def unread_in(function: ast.FunctionDef, code: Code) -> frozenset[str]:
     bound = {*single, *(n.arg for n in nodes if isinstance(n, ast.arg))}
     spare = {n for n in bound if n.startswith("_") or n in ("self", "cls") or KEYS.search(n) or code.attributes.get(n)}
     return frozenset(bound - read - spare)
+
+
+def computed_in(function: ast.FunctionDef, code: Code) -> tuple[str, ...]:
+    """What a function computes of names and numbers, short expressions, each once."""
+    kinds = (ast.BinOp, ast.Call, ast.Compare)
+    texts = (code.text(n) for n in ast.walk(function) if isinstance(n, kinds))
+    return tuple(dict.fromkeys(text for text in texts if len(text) <= SHORT))
 
 
 def bound_in(function: ast.FunctionDef, code: Code) -> dict[str, int]:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pytest_envequiv.power.syntax import callee, number
 
 DEPTH = 3  # of names that are replaced by what the reference assigned to them
+MOST_AROUND = 6  # expressions that one number stands in
 SIMILAR = 0.6  # from which ratio on another name may mean the same
 CASTS = {"bool", "float", "int", "float32", "float64", "asarray", "array"}
 RENAMED = {"max": "maximum", "min": "minimum", "fabs": "abs", "pow": "power", "mod": "mod", "fmod": "fmod"}
@@ -34,6 +35,7 @@ class Mined:
     numbers    literals, by how often they occur; settings: name -> value
     assigned   name -> the expressions that are assigned to it, passed as it or returned by a function of that name
     conditions comparisons and what is made of them
+    around     number -> what it stands in, the shortest first
     called     names of the functions that are called
     absent     of the numbers, those that the target has nowhere: the likeliest to be what a slip took away
     """
@@ -42,6 +44,7 @@ class Mined:
     settings: Mapping[str, float | int] = field(default_factory=dict)
     assigned: Mapping[str, tuple[ast.expr, ...]] = field(default_factory=dict)
     conditions: tuple[ast.expr, ...] = ()
+    around: Mapping[float | int, tuple[ast.expr, ...]] = field(default_factory=dict)
     called: frozenset[str] = frozenset()
     absent: frozenset[float | int] = frozenset()
 
@@ -79,8 +82,17 @@ def mined(source: str, settings: Mapping[str, float] | None = None) -> Mined:
         known,
         {name: tuple({ast.dump(v): v for v in values}.values()) for name, values in assigned.items()},
         tuple(conditions.values()),
+        _around(tree),
         frozenset(callee(n) for n in ast.walk(tree) if isinstance(n, ast.Call)),
     )
+
+
+def _around(tree: ast.AST) -> dict[float | int, tuple[ast.expr, ...]]:
+    found: dict[float | int, list[ast.expr]] = {}
+    for node in (n for n in ast.walk(tree) if isinstance(n, ast.BinOp)):
+        for value in {v for v in map(number, ast.walk(node)) if v is not None}:
+            found.setdefault(value, []).append(node)
+    return {v: tuple(sorted(every, key=lambda n: len(ast.dump(n)))[:MOST_AROUND]) for v, every in found.items()}
 
 
 def bare(name: str) -> str:

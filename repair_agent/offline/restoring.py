@@ -7,7 +7,17 @@ from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from pytest_envequiv.power.syntax import Code, Edit, callee
-from repair_agent.offline.here import Here, Memory, bound_in, class_fields, flags_in, numpy_of, structures_of, unread_in
+from repair_agent.offline.here import (
+    Here,
+    Memory,
+    bound_in,
+    class_fields,
+    computed_in,
+    flags_in,
+    numpy_of,
+    structures_of,
+    unread_in,
+)
 from repair_agent.offline.mining import Mined, bare, similar, translated
 from repair_agent.offline.rules import CHEAP, RULES, Restored, numbers, operators, written
 
@@ -23,6 +33,7 @@ def restored(code: Code, mined: Mined, blamed: Container[int]) -> Restored:
     for function in (n for n in ast.walk(code.tree) if isinstance(n, ast.FunctionDef)):
         structures, bound = structures_of(function, code, fields), bound_in(function, code)
         conditions, unread = flags_in(function), unread_in(function, code)
+        beside = computed_in(function, code)
         given = {node.arg for node in ast.walk(function) if isinstance(node, ast.keyword)}
         memory: Memory = {}
         for statement in _own_statements(function):
@@ -30,7 +41,7 @@ def restored(code: Code, mined: Mined, blamed: Container[int]) -> Restored:
             names = tuple(n for n, begin in sorted(bound.items(), key=lambda b: -b[1]) if begin <= at)
             flags = tuple(n for n in names if n in conditions)
             loose = tuple(n for n in names if n in unread)
-            here = Here("", names, structures, numpy, own, flags, loose, memory)
+            here = Here("", names, structures, numpy, own, flags, loose, beside, memory)
             lines = range(statement.lineno, (_head_end(statement) or statement.lineno) + 1)
             suspected = any(n in blamed for n in lines)
             yield from _stored(statement, given, here, code)

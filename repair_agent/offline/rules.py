@@ -6,7 +6,9 @@ An edit comes with what it costs: how seldom it mends something.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
+from itertools import permutations
 
 from pytest_envequiv.power.edits import DTYPES, FUNCTIONS, KEYS, OPERATORS, SYMBOLS, UPDATES, WRAPPERS
 from pytest_envequiv.power.syntax import Code, Edit, callee, number
@@ -14,6 +16,7 @@ from repair_agent.offline.here import Here, is_condition
 from repair_agent.offline.mining import Mined, bare, similar, translated
 
 MOST_TERMS = 24  # parts of the reference's expression that are put back
+FEW_NAMES = 8  # of which every two are tried
 MOST_NUMBERS = 40  # numbers of the reference that are tried in the place of another
 UNARY = WRAPPERS - {"clip", "mod", "remainder", "fmod", "power", "roll", "flip", "transpose", "int", "float"}
 # What an edit of a kind costs, by how seldom it mends something. Ties are broken by the size of the edit.
@@ -49,6 +52,18 @@ def numbers(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
             yield code.replaced("constant", node, written(-other)), 2.6 + 0.02 * rank
     for name in here.values:
         yield code.replaced("variable", node, name), 3.2
+
+
+def _context(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
+    """A number and what the reference has around it."""
+    value = number(node)
+    if value is None or value not in mined.around:
+        return
+    texts = here.remembered(
+        f"around {value}", lambda: (translated(n, mined, here.words, 1) for n in mined.around[value])
+    )
+    for rank, text in enumerate(texts):
+        yield code.replaced("drop", node, text), 1.5 + 0.05 * rank
 
 
 def operators(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
@@ -202,6 +217,27 @@ def _flags(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
         yield code.replaced("drop", node, f"{text} | {name}"), 2.2
 
 
+def _beside(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
+    """In the place of a number or a name, what the function computes elsewhere; of another attribute, too."""
+    if (number(node) is None and not isinstance(node, ast.Name | ast.Attribute)) or not _value(node, here, code):
+        return
+    for text in here.beside:
+        yield code.replaced("drop", node, text), 2.8
+        for name, attributes in here.structures.items():
+            for read in (a for a in attributes if re.search(rf"\b{name}\.{a}\b", text)):
+                for other in (a for a in attributes if a != read):
+                    yield code.replaced("drop", node, re.sub(rf"\b{name}\.{read}\b", f"{name}.{other}", text)), 3.0
+
+
+def _pairs(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
+    """In the place of a number, what two names make; where there are few."""
+    if number(node) is None or len(here.values) > FEW_NAMES:
+        return
+    for one, other in permutations(here.values, 2):
+        for symbol in ("-", "/", *(("+", "*") if one < other else ())):
+            yield code.replaced("drop", node, f"{one} {symbol} {other}"), 2.9
+
+
 def _clips(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
     """A clip that lost a bound, or stands before the operation instead of after it."""
     if not isinstance(node, (ast.Call, ast.BinOp)):
@@ -242,4 +278,5 @@ def written(value: float | int) -> str:
 
 
 CHEAP: tuple[Rule, ...] = (operators, _functions, _clips, _unread)
-RULES: tuple[Rule, ...] = (numbers, *CHEAP, _variables, _flags, _conditions, _wrapped, _terms)
+LOST: tuple[Rule, ...] = (_context, _terms, _beside, _pairs)
+RULES: tuple[Rule, ...] = (numbers, *CHEAP, _variables, _flags, _conditions, _wrapped, *LOST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,6 +103,9 @@ SLIPS = [
     ("100 * terminated - 0.1 * action**2", "100 * terminated - 0.1 * action"),
     ("(position >= params.goal) & (velocity >= 0)", "(position >= params.goal) & True"),
     ("(jnp.abs(velocity) > 0.06) & ~home", "jnp.abs(velocity) > 0.06"),
+    ("0.1 * action**2", "0.1"),
+    ("jnp.cos(3 * state.position) * 0.0025", "0.0025"),
+    ("3 * state.position", "3"),
     ("near & ~fast", "~fast"),
     ("near & ~fast", "near"),
 ]
@@ -192,6 +196,28 @@ def test_what_was_computed_and_is_not_stored_is_stored():
         found = candidates(right.replace(line, left), "port.py", SOURCE, {})
         texts = [c.applied(right.replace(line, left)) for c, _ in zip(found, range(60), strict=False)]
         assert any(same(text, right) for text in texts), left
+
+
+def test_one_of_several_lines_that_are_alike_is_undone_by_another():
+    """Nothing of it is in the reference, which may not be Python."""
+    right = textwrap.dedent("""
+        from typing import NamedTuple
+
+        class Court(NamedTuple):
+            left: float
+            right: float
+
+        def seen(court: Court, low, high):
+            return (
+                (court.left - low) / (high - low),
+                (court.right - low) / (high - low),
+            )
+        """)
+    for left in ("court.right - low", "high - low"):
+        broken = "1".join(right.rsplit(f"({left})", 1))
+        line = next(n for n, (a, b) in enumerate(zip(broken.split("\n"), right.split("\n"), strict=True), 1) if a != b)
+        texts = [c.applied(broken) for c in candidates(broken, "port.py", Mined(), {line: 0})]
+        assert any(same(text, right) for text in texts[:600])
 
 
 @pytest.mark.filterwarnings("ignore")  # wrong programs divide by zero

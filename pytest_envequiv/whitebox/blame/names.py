@@ -55,7 +55,7 @@ def variables(trial: Trial) -> list[list[Variable]]:
         span = (site.line, site.end_line, site.column, site.end_column)
         node, parts = operands_in(text).get(span, (None, ()))
         kind, names = _kind(node) if node else "", [p.id if isinstance(p, ast.Name) else "" for p in parts]
-        function = _function(text, site.function.rpartition(".")[2], site.line)
+        function = function_at(text, site.function.rpartition(".")[2], site.line)
         if (
             function
             and len(names) == len(op.inputs)
@@ -210,7 +210,7 @@ def _kind(node: ast.expr) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _function(text: str, name: str, line: int) -> ast.FunctionDef | None:
+def function_at(text: str, name: str, line: int) -> ast.FunctionDef | None:
     """The innermost function of a name that a line is in."""
     named = [n for n in nodes_in(text) if isinstance(n, ast.FunctionDef) and n.name == name]
     inside = [n for n in named if n.lineno <= line <= (n.end_lineno or n.lineno)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -33,7 +34,7 @@ from pytest_envequiv.whitebox.blame.trial import (
     Trial,
     scope,
 )
-from pytest_envequiv.whitebox.blame.unwritten import before_calls, left_out, misnamed, unchanged
+from pytest_envequiv.whitebox.blame.unwritten import before_calls, exchanged, left_out, misnamed, unchanged
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.sources import Silent, element_place, operand_place, operator_line
 
@@ -47,6 +48,7 @@ ENOUGH = 0.9  # score with which no costlier kind of change is tried any more
 
 NOISE = 0.02  # share of the largest correction by which a solved value may be off
 MOST_ELEMENTS = 8  # of an array of settings that is tried element by element
+MOST_CALLS = 48  # of a function, each of which is looked at alone
 SOME, TRIED = 48, 8  # values in scope that are combined in pairs; guesses of one form that are tried
 
 Groups = Sequence[Sequence[int]]  # numbers of operations that stand and fall together
@@ -98,6 +100,8 @@ def blame(
         _changed(trial, many, edits.variables),
         _angelic(trial, groups),
         _changed(trial, single, edits.variables),
+        exchanged(trial),
+        _at_calls(trial, many, edits.variables),
         _changed(trial, groups, missing),
     )
     with suppress(Spent):
@@ -159,6 +163,14 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
                 apart = [place for place in parts if place != whole]
                 yield from (Suspect(score, place, edit.why, op.callers, settled=settled) for place in apart)
                 yield Suspect(score * (0.99 if apart else 1), whole, edit.why, op.callers, settled=settled)
+
+
+def _at_calls(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect]:
+    """Changes of what one call of a function is given, alone: the line of the call is suspected."""
+    for number in (n for group in groups if len(group) <= MOST_CALLS for n in group):
+        callers = trial.program.ops[number].callers
+        for suspect in _changed(trial, [[number]], kind) if callers else ():
+            yield replace(suspect, site=callers[0], callers=callers[1:])
 
 
 def _settled(trial: Trial, changed: Mapping[int, Any]) -> bool:

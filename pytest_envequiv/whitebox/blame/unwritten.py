@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from pytest_envequiv.whitebox.blame import edits
-from pytest_envequiv.whitebox.blame.names import variables
+from pytest_envequiv.whitebox.blame.names import function_at, variables
 from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.trial import PASSING, Trial, scope
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import Op, read
-from pytest_envequiv.whitebox.sources import Silent, function_starts, statement_lines
+from pytest_envequiv.whitebox.sources import Silent, function_starts, nodes_in, statement_lines, text_of
 
 BEFORE, NEAREST = 0.03, 10  # score of the lines before a call that leads to what is wrong; how many are told of
 LEFT_OUT = 0.3  # score of a line near which something is missing, of which is known only what it should give
+EXCHANGED = 0.94
 LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
 
 
@@ -142,6 +145,49 @@ def unchanged(trial: Trial, silent: Sequence[Silent]) -> Iterator[Suspect]:
                 others = {n: _instead(trial, n, read_there, inputs, place) for n in readers}
                 if trial.explains(trial.replaced(others)):
                     yield Suspect(LOOSE, line.place, f"{name} in the place of what it passes on")
+
+
+def exchanged(trial: Trial) -> Iterator[Suspect]:
+    """Lines that hand on two fields of the state, where all would be right if each were the other."""
+    inputs = dict(zip(trial.case.traced.inputs, trial.program.inputs, strict=True))
+    fields = [(name.rpartition(".")[2], place) for name, place in inputs.items() if name.startswith("state.")]
+    for (a, one), (b, other) in combinations(fields, 2):
+        x, y = np.asarray(trial.values[one]), np.asarray(trial.values[other])
+        alike = x.shape == y.shape and x.dtype == y.dtype and x.dtype.kind in "fiub"
+        if alike and (x != y).any() and trial.explains(trial.rerun({one: y, other: x})):
+            for place in dict.fromkeys((*_hands_on(trial, {a, b}), *_unpacks(trial, {one, other}))):
+                yield Suspect(EXCHANGED, place, f"{a} and {b} exchanged")
+
+
+def _hands_on(trial: Trial, names: set[str]) -> Iterator[Site]:
+    """Statements that name all of some attributes, and compute nothing."""
+    sites = [op.site for op in trial.program.ops if op.site is not None]
+    for file in dict.fromkeys(site.file for site in sites):
+        busy = {site.line for site in sites if site.file == file}
+        for node in nodes_in(text_of(file)):
+            if isinstance(node, ast.Assign | ast.AnnAssign | ast.Return | ast.Expr):
+                lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                read = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+                if names <= read and busy.isdisjoint(lines):
+                    yield Site(file, lines[0], lines[-1])
+
+
+def _unpacks(trial: Trial, places: set[int]) -> Iterator[Site]:
+    """Statements that give several names at once to what stands somewhere, where operations on some inputs read one of
+    these names."""
+    for op in (trial.program.ops[n] for place in sorted(places) for n in trial.users.get(place, ())):
+        if op.site is None:
+            continue
+        text = text_of(op.site.file)
+        read = {n.id for n in nodes_in(text) if isinstance(n, ast.Name) and n.lineno == op.site.line}
+        function = function_at(text, op.site.function.rpartition(".")[2], op.site.line)
+        for node in ast.walk(function) if function else ():
+            if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
+                continue
+            named = {n.id for n in ast.walk(node.targets[0]) if isinstance(n, ast.Name)}
+            handed = isinstance(node.value, ast.Name | ast.Attribute | ast.Subscript)
+            if handed and named & read and node.lineno <= op.site.line:
+                yield Site(op.site.file, node.lineno, node.end_lineno or node.lineno, function=op.site.function)
 
 
 def _instead(trial: Trial, number: int, old: int, inputs: Mapping[Any, int], place: int) -> Op:
