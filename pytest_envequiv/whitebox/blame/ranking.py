@@ -101,8 +101,8 @@ def blame(
         _angelic(trial, groups),
         _changed(trial, single, edits.variables),
         exchanged(trial),
-        _at_calls(trial, many, edits.variables),
         _changed(trial, groups, missing),
+        _at_calls(trial, many, edits.variables),
     )
     with suppress(Spent):
         for found in likely:
