@@ -221,12 +221,14 @@ def _beside(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
     """In the place of a number or a name, what the function computes elsewhere; of another attribute, too."""
     if (number(node) is None and not isinstance(node, ast.Name | ast.Attribute)) or not _value(node, here, code):
         return
+    cost = 2.8 if number(node) is None else 2.2
     for text in here.beside:
-        yield code.replaced("drop", node, text), 2.8
+        yield code.replaced("drop", node, text), cost
         for name, attributes in here.structures.items():
             for read in (a for a in attributes if re.search(rf"\b{name}\.{a}\b", text)):
                 for other in (a for a in attributes if a != read):
-                    yield code.replaced("drop", node, re.sub(rf"\b{name}\.{read}\b", f"{name}.{other}", text)), 3.0
+                    like = re.sub(rf"\b{name}\.{read}\b", f"{name}.{other}", text)
+                    yield code.replaced("drop", node, like), cost + 0.3
 
 
 def _pairs(node: ast.AST, here: Here, code: Code, mined: Mined) -> Restored:
