@@ -111,7 +111,9 @@ def _better_named(pair: Pair, found: StateMap) -> StateMap:
         named = align.by_name(link.field, link.leaf, pair.ref.spec.fields)
         if named is None and link.field in found.ambiguous:
             return found
-        links.append(link if named is None or named.sources == link.sources or link.how == "being a label" else named)
+        if named is not None and link.how == "value" and link.sources != named.sources:
+            link = named
+        links.append(link)
     if all(new is old for new, old in zip(links, found.links, strict=True)) and not found.ambiguous:
         return found
     other = align.mapped(links, {}, {}, pair.ref.spec.fields)
