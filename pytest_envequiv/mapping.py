@@ -99,7 +99,7 @@ def build(pair: Pair, pairs: Pairs | None) -> StateMap:
 
 
 def _better_named(pair: Pair, found: StateMap) -> StateMap:
-    """The map, or one by names, if that is sure where the map is not, or as many outputs agree with it.
+    """The map, or one by names, if as many outputs agree with it.
 
     Where a bug moves fields, each may be like another by its values. Two sides that call their fields alike mean the
     same by it, mostly: what was found otherwise has to be the better map.
@@ -117,7 +117,7 @@ def _better_named(pair: Pair, found: StateMap) -> StateMap:
     if all(new is old for new, old in zip(links, found.links, strict=True)) and not found.ambiguous:
         return found
     other = align.mapped(links, {}, {}, pair.ref.spec.fields)
-    return other if found.ambiguous or _agreement(pair, other) >= _agreement(pair, found) else found
+    return other if _agreement(pair, other) >= _agreement(pair, found) else found
 
 
 def _better_shown(pair: Pair, found: StateMap) -> StateMap:
