@@ -41,7 +41,10 @@ def restored(code: Code, mined: Mined, blamed: Container[int]) -> Restored:
             names = tuple(n for n, begin in sorted(bound.items(), key=lambda b: -b[1]) if begin <= at)
             flags = tuple(n for n in names if n in conditions)
             loose = tuple(n for n in names if n in unread)
-            here = Here("", names, structures, numpy, own, flags, loose, beside, memory)
+            here = Here(
+                names=names, structures=structures, numpy=numpy, own=own, flags=flags, unread=loose, beside=beside,
+                memory=memory,
+            )  # fmt: skip
             lines = range(statement.lineno, (_head_end(statement) or statement.lineno) + 1)
             suspected = any(n in blamed for n in lines)
             yield from _stored(statement, given, here, code)
