@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import toy_judge
@@ -185,7 +185,7 @@ def test_what_is_no_checkpoint_is_said(tmp_path, text):
 
 def test_a_torn_checkpoint_never_stands_in_the_place_of_a_whole_one(scene, monkeypatch):
     point, _ = scene([], [], run=GOOD)
-    monkeypatch.setattr(Path, "write_text", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))  # once all is written
     with pytest.raises(OSError, match="disk full"):
         replace(point, proven=False).save(scene.path / "state.json")
     assert loop.load(scene.path / "state.json").proven
