@@ -169,8 +169,9 @@ def parts_of(
 ) -> dict[str, Any]:
     """What ``step`` returned, by name: "state", "observation", "reward", how it ended, and what else there is.
 
-    ``is_state`` says what looks like a state; ``names`` are those in the function's return statement; where two parts
-    look like a state, it is the one at ``prefer``. Raises TypeError, in one line, if it cannot be read.
+    ``is_state`` says what looks like a state; ``names`` are those in the function's return statement (None: another, or
+    no variable at all, as in ``return look(state), state, ...``); where two parts look like a state, it is the one at
+    ``prefer``. Raises TypeError, in one line, if it cannot be read.
     """
     fields = fields_of(result)
     if fields is not None:
@@ -183,6 +184,7 @@ def parts_of(
     if not isinstance(result, (tuple, list)):
         raise TypeError(f"step returns a {type(result).__name__}; expected a tuple, or something with named parts")
     items = list(result)
+    names = _completed(names, items)
     if len(names) == len(items) and {STATE, REWARD} <= set(names):
         given = {
             "info" if name is None and isinstance(item, Mapping) else name: item
@@ -196,6 +198,25 @@ def parts_of(
     state = items.pop(prefer if prefer in places else places[0])
     inner = fields_of(items[0]) if len(items) == 1 else None
     return _complete({**(_placed(items) if inner is None else _named(inner)), STATE: state})
+
+
+def _completed(names: Sequence[str | None], items: Sequence[Any]) -> Sequence[str | None]:
+    """The names, with those of what has none, by where it stands: before the reward the observation, after it how the
+    episode ended. [] where that cannot be told."""
+    if REWARD not in names or len(names) != len(items):
+        return []
+    found, middle = list(names), names.index(REWARD)
+    nameless = [i for i, name in enumerate(names) if name is None]
+    early = [i for i in nameless if i < middle]
+    late = [i for i in nameless if i > middle and not isinstance(items[i], Mapping)]
+    if OBSERVATION not in names and early:
+        if len(early) > 1:
+            return []
+        found[early[0]] = OBSERVATION
+    if not {DONE, TERMINATED} & set(names):
+        for place, name in zip(late, [n for n in (TERMINATED, TRUNCATED) if n not in names], strict=False):
+            found[place] = name
+    return found
 
 
 def parts_without_state(result: Any, names: Sequence[str | None] = ()) -> dict[str, Any]:

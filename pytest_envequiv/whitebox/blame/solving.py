@@ -170,8 +170,10 @@ def _roots(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) 
         return np.asarray(read(run(at), trial.outputs[name]), float).reshape(trial.rows, -1)[:, element] - goal
 
     # A row in the middle of those that diverge: neither the dullest nor one that hits a clip.
-    size = np.where(trial.diverging & trial.case.counts[name], np.abs(misses(old)), -1.0)
-    order = np.argsort(size)[-max(int((size > 0).sum()), 1) :]
+    size = np.where(trial.diverging & trial.case.counts[name], np.nan_to_num(np.abs(misses(old)), nan=-1.0), -1.0)
+    if not (size > 0).any():
+        return []
+    order = np.argsort(size)[-int((size > 0).sum()) :]
     row = int(order[len(order) // 2])
 
     def miss(at: float) -> float:
