@@ -112,6 +112,37 @@ def test_a_package_is_mutated_in_every_file_that_its_step_is_written_in():
     assert {Path(mutant.file).name for mutant in running} == {"port.py"}
 
 
+UNDECLARED = """
+import jax, jax.numpy as jnp
+
+def reset(key):
+    state = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
+    return state, (state, jnp.int32(0))
+
+def step(key, state, action):
+    (x, v, angle, turn), time = state
+    force = 10.0 * (2 * action - 1)
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    pull = (force + 0.05 * turn**2 * sin) / 1.1
+    spin = (9.8 * sin - cos * pull) / (0.5 * (4 / 3 - 0.1 * cos**2 / 1.1))
+    push = pull - 0.05 * spin * cos / 1.1
+    after = jnp.stack([x + 0.02 * v, v + 0.02 * push, angle + 0.02 * turn, turn + 0.02 * spin])
+    terminated = (jnp.abs(after[0]) > 2.4) | (jnp.abs(after[2]) > 12 * 2 * jnp.pi / 360)
+    return after, (after, time + 1), jnp.float32(1.0), terminated, time + 1 >= 500, {}
+"""
+
+
+def test_a_port_that_declares_no_spaces_takes_those_of_the_reference(tmp_path, monkeypatch, capsys):
+    (tmp_path / "undeclared_pole.py").write_text(UNDECLARED)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["ref=gymnasium:CartPole-v1", "target=undeclared_pole", "--sample", "3", "--workers", "1", "--levels", "L2"]
+    assert cli.main([*words, "--output", str(tmp_path)]) == 0, capsys.readouterr().out
+    (report,) = (tmp_path / "power").glob("*.json")
+    told = json.loads(report.read_text())
+    assert {m["word"] for m in told["mutants"]} <= {"killed", "survived", "broken"}
+    assert any(m["word"] == "killed" and m["rank"] for m in told["mutants"])
+
+
 def test_rates_count_what_can_be_seen_and_nothing_else():
     apart = [replace(LEFT, where=where) for where in table.APART]
     pairs = results(KILLED, LEFT, SAME, Result("", "broken"), *apart)

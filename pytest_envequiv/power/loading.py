@@ -65,13 +65,16 @@ def loaded(
             linecache.cache[path] = line_cache
 
 
-def sources(name: str, options: dict[str, Any] | None = None, shared: bool = False) -> list[str]:
+def sources(
+    name: str, options: dict[str, Any] | None = None, shared: bool = False, like: Spec | None = None
+) -> list[str]:
     """The files that make up a target: that of its own module, then those of its package in which equations of its
     step, reset or auto-resetting step are written, those with the most equations first.
 
-    ``shared``: also the files of the classes it is derived from. Of a backend that cannot be traced only the first.
+    ``shared``: also the files of the classes it is derived from. ``like``: the reference's spec, which says what the
+    target does not. Of a backend that cannot be traced only the first.
     """
-    backend = open_backend(name, options)
+    backend = open_backend(name, options, like)
     module = name_of_module(name)
     if module is None:
         raise OpenError(f"{name}: which module it is in is not known")
@@ -88,10 +91,12 @@ def sources(name: str, options: dict[str, Any] | None = None, shared: bool = Fal
     return [file for file in files if file not in bases]
 
 
-def reached(name: str, options: dict[str, Any] | None = None) -> dict[str, frozenset[str]] | None:
-    """File -> the functions, by qualified name, that run while a target is opened and its step, reset and
-    auto-resetting step are traced. An edit of any other function changes nothing. None where Python's own branches
-    decide what runs (a backend that is not traced)."""
+def reached(
+    name: str, options: dict[str, Any] | None = None, like: Spec | None = None
+) -> dict[str, frozenset[str]] | None:
+    """File -> the functions, by qualified name, that run while a target is opened (``like``: as in ``sources``) and its
+    step, reset and auto-resetting step are traced. An edit of any other function changes nothing. None where Python's
+    own branches decide what runs (a backend that is not traced)."""
     codes: dict[int, CodeType] = {}  # by identity: the hash of a code object is that of all it contains
 
     def called(frame: Any, event: str, _: Any) -> None:
@@ -101,7 +106,7 @@ def reached(name: str, options: dict[str, Any] | None = None) -> dict[str, froze
     previous = sys.gettrace()
     sys.settrace(called)
     try:
-        backend = open_backend(name, options)
+        backend = open_backend(name, options, like)
         if isinstance(backend, JaxBackend):
             for what in ("step", "reset", *(["auto"] if backend.functional.auto is not None else [])):
                 backend.traced(what)

@@ -70,7 +70,7 @@ def judged(
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(tempfile.TemporaryDirectory())  # not to be tried on another's counterexamples
         try:
-            target = stack.enter_context(loading.loaded(settings.target, options, mutant.file, mutant.source))
+            target = stack.enter_context(loading.loaded(settings.target, options, mutant.file, mutant.source, ref.spec))
         except Exception as error:  # whatever a mutant raises while it is imported
             return Result(mutant.id, "broken", text=f"{type(error).__name__}: {error}"[:300])
         try:

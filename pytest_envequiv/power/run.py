@@ -6,6 +6,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as Late
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from pytest_envequiv import contract as contracts
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.protocol import Backend
 from pytest_envequiv.backends.remembering import remembering
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.judge import Judge
@@ -47,8 +49,10 @@ class Plan:
 def listed(plan: Plan) -> tuple[list[Mutant], list[Mutant]]:
     """(mutants of code that runs, mutants of code that no step, reset or space ever runs)."""
     name, options = plan.settings.target, _options(plan)
-    files = plan.files or loading.sources(name, options)
-    reached = loading.reached(name, options)
+    ref = open_backend(plan.settings.ref, dict(_contract(plan).ref_options))
+    files = plan.files or loading.sources(name, options, like=ref.spec)
+    reached = loading.reached(name, options, ref.spec)
+    ref.close()
     running: list[Mutant] = []
     idle: list[Mutant] = []
     for file in files:
@@ -92,7 +96,7 @@ def _begin(plan: Plan) -> None:
     _kept["plan"] = plan
     contract = _contract(plan)
     _kept["ref"] = remembering(plan.settings.ref, dict(contract.ref_options))
-    _kept["original"] = open_backend(plan.settings.target, _options(plan))
+    _kept["original"] = open_backend(plan.settings.target, _options(plan), _kept["ref"].spec)
 
 
 def _one(mutant: Mutant, number: int) -> Result:
@@ -111,7 +115,7 @@ def _same(mutant: Mutant, plan: Plan) -> bool:
     if not original.spec.traceable:
         return False
     try:
-        with loading.loaded(plan.settings.target, _options(plan), mutant.file, mutant.source) as target:
+        with _edited(mutant, plan) as target:
             specs = [str(replace(b.spec, versions={})) for b in (original, target)]
             whats = ("step", "reset", *(["auto"] if original.functional.auto is not None else []))
             ours, theirs = Programs(original), Programs(target)  # type: ignore[arg-type]
@@ -120,13 +124,17 @@ def _same(mutant: Mutant, plan: Plan) -> bool:
         return False
 
 
+def _edited(mutant: Mutant, plan: Plan) -> AbstractContextManager[Backend]:
+    return loading.loaded(plan.settings.target, _options(plan), mutant.file, mutant.source, _kept["ref"].spec)
+
+
 def _before_the_oracle(result: Result, mutant: Mutant, plan: Plan) -> Result:
     from pytest_envequiv.power.oracle import LIVE, Oracle, broken
 
     if "oracle" not in _kept:
         _kept["oracle"] = Oracle(_kept["original"], untold=_untold(plan))
     try:
-        with loading.loaded(plan.settings.target, _options(plan), mutant.file, mutant.source) as target:
+        with _edited(mutant, plan) as target:
             found = _kept["oracle"].judge(target)
     except Exception as error:
         found = broken(error)
