@@ -101,6 +101,7 @@ class TargetView:
     def __init__(self, pair: Pair):
         self.pair = pair
         self.spec: Spec = replace(pair.target.spec, action=pair.ref.spec.action)
+        self.masked = pair.target.masked
 
     def reset(self, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
         return self._renamed(self.pair.reset_both(seeds)[1])

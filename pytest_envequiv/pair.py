@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
 
-from pytest_envequiv import mapping, sharing, spaces
+from pytest_envequiv import legality, mapping, sharing, spaces
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import (
     AGENT,
@@ -71,6 +71,7 @@ class Pair:
         self.reset_mode = self.step_mode = "unknown"
         self.one_sided = ""  # what only one side leaves to chance
         self.doubt = ""  # why it is not known whether draws are used alike, if it is not
+        self.refuses = ""  # what the reference says to actions that it masks, where the target tells no mask
         self.problems: list[spaces.Problem] = []
         progress(f"opening reference {settings.ref}", 0, 0)
         opened = open_backend(settings.ref if ref is None else ref, dict(contract.ref_options))
@@ -102,9 +103,15 @@ class Pair:
 
     def _reconcile(self, progress: Progress) -> None:
         seed = 1_000_003  # what a pair is must not depend on the seed of the run
-        self.sample: Play = play(
-            self.ref, SAMPLE_LANES, mapping.SAMPLE_STEPS, seed, progress=progress, what="sampling the reference"
-        )
+        legality.settle(self)
+        sampled = partial(play, self.ref, SAMPLE_LANES, mapping.SAMPLE_STEPS, seed, progress=progress)
+        try:
+            self.sample: Play = sampled(what="sampling the reference")
+        except BackendError as error:
+            if self.ref.masked or error.side != "ref":
+                raise
+            self.ref.masked, self.refuses = True, str(error)
+            self.sample = sampled(what="sampling the reference")
         seeds = self.sample.reset_seeds
         own = self.target.reset(seeds)
         spaces.check_shapes(self, own)

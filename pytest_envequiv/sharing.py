@@ -22,11 +22,12 @@ def align_resets(pair: Pair, seeds: np.ndarray, own: Outcome) -> tuple[drawing.M
     ours = pair.sample.resets
     if ours.draws is not None and own.draws is not None and any(not drawing.trivial(d) for d in ours.draws):
         match = drawing.match(ours.draws, own.draws)
-        if match.links and not match.unused:
-            fed = pair.target.reset(seeds, pair.fed(match, ours.draws, lambda: own))
+        ways = [match, match.by_place()] if match.moved else [match]
+        for way in ways if match.links and not match.unused else ():
+            fed = pair.target.reset(seeds, pair.fed(way, ours.draws, lambda: own))
             # Draws that look alike but are used in another way bring no two episodes together.
             if _alike(pair, ours, fed) >= 0.5 or _same_states(pair, ours, fed):
-                return match, "tape"
+                return way, "tape"
     if _alike(pair, ours, own) >= align.ENOUGH:
         return None, "seed"
     return None, "none"

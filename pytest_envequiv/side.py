@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,8 @@ class Side:
         self.progress: Progress = silent
         self._shapes: dict[str, tuple[tuple[int, ...], str]] = {}  # of one row of each output, and what gave it first
         self.deadline = float("inf")  # time.monotonic() after which nothing more is asked
+        self.masked = True  # whether policies keep to its mask, if it tells one
+        self.untold: frozenset[str] = frozenset()  # outputs that it tells now and then, which counts as never
 
     def close(self) -> None:
         self.backend.close()
@@ -43,7 +46,9 @@ class Side:
         return self._guarded(where, function)
 
     def _formed(self, where: str, outcome: Outcome) -> Outcome:
-        """The outcome, if each output has the shape it always had. Raises BackendError."""
+        """The outcome, if each output has the shape it always had, without what is ``untold``. Raises BackendError."""
+        if self.untold & outcome.outputs.keys():
+            outcome = replace(outcome, outputs={k: v for k, v in outcome.outputs.items() if k not in self.untold})
         for name, value in outcome.outputs.items():
             shape = np.shape(value)[1:]
             before, first = self._shapes.setdefault(name, (shape, where))

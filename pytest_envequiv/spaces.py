@@ -96,13 +96,17 @@ def conventions(pair: Pair) -> list[str]:
         if a.dtype != b.dtype:
             found.append(f"{name}: dtype {a.dtype} in the reference, {b.dtype} in the target")
         if a.kind == "box" and not _same_bounds(a, b):
-            found.append(f"{name}: bounds {a} in the reference, {b} in the target")
+            ours_said, theirs_said = (
+                s if np.isfinite([*np.ravel(s.low), *np.ravel(s.high)]).any() else "none" for s in (a, b)
+            )
+            found.append(f"{name}: bounds {ours_said} in the reference, {theirs_said} in the target")
     if pair.blocked is None:
         example = pair.example_outcome.outputs
         for name, text in ((MASK, "a mask of legal actions"), (AGENT, "whose turn it is")):
             if (name in pair.sample.outcome.outputs) != (name in example):
                 which = "target" if name in example else "reference"
-                found.append(f"only the {which} says {text} (not compared)")
+                kept = f", play keeps to it: {pair.refuses}" if pair.refuses else ", nor kept to"
+                found.append(f"only the {which} says {text} (not compared{kept if name == MASK else ''})")
     found += [*ours.notes, *theirs.notes]
     if pair.blocked is None and pair.map.unread and pair.map.usable:
         found.append(f"state of the reference with no counterpart in the target: {', '.join(pair.map.unread)}")

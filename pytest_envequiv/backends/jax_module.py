@@ -22,6 +22,7 @@ from pytest_envequiv.backends.signatures import (
     returned_names,
     split,
     state_place,
+    unmasked,
 )
 
 OUTPUTS = (REWARD, TERMINATED, TRUNCATED, DONE, MASK, AGENT)
@@ -86,10 +87,9 @@ def _functional(port: Port) -> Functional:
     def outputs(parts: dict[str, Any], observation: Any) -> dict[str, Any]:
         found = {name: jnp.asarray(parts[name]) for name in OUTPUTS if name in parts}
         flags = {name: value != 0 for name, value in found.items() if name in FLAGS}
-        seen = named_leaves(observation, OBSERVATION)
-        mask = seen.get(f"{OBSERVATION}.action_mask")
-        if mask is not None and mask.ndim == 1:
-            seen[MASK] = seen.pop(f"{OBSERVATION}.action_mask") != 0
+        seen = unmasked(named_leaves(observation, OBSERVATION))
+        if MASK in seen:
+            seen[MASK] = seen[MASK] != 0
         return {**seen, **found, **flags}
 
     def reset(key: Any, params: Any = port.params) -> Any:

@@ -35,6 +35,7 @@ from pytest_envequiv.backends.signatures import (
     returned_names,
     split,
     state_place,
+    unmasked,
 )
 
 OUTPUTS = (REWARD, TERMINATED, TRUNCATED, DONE, MASK, AGENT)
@@ -78,7 +79,7 @@ def functions_face(port: Port, jax_keys: bool) -> Face:
         if given is None:
             observe = port.observe
             given = state if observe is None else observe(state=state, params=port.params, key=None)
-        return _observations(given)
+        return _told(given)
 
     def reset(holder: Holder, seed: int | None) -> dict[str, Any]:
         state, given = split(begin(holder, seed), place)
@@ -105,7 +106,7 @@ def functions_face(port: Port, jax_keys: bool) -> Face:
     template, first = split(begun, place)
     template = copy.deepcopy(template)  # a state, for its structure
     parts = stepped(probe, copy.deepcopy(template), action)
-    told = {} if parts.get(OBSERVATION) is None else _observations(parts[OBSERVATION])
+    told = {} if parts.get(OBSERVATION) is None else _told(parts[OBSERVATION])
     unseen = first is None and port.observe is None and bool(told) and not _alike(parts[OBSERVATION], parts[STATE])
     outputs = [reset(probe, 0), step(probe, action)][1]
     if not jax_keys and any(map(is_jax, [*outputs.values(), *probe.leaves.values()])):
@@ -141,12 +142,12 @@ def object_face(thing: Any, make: Callable[[], Any] | None, port: Port) -> Face:
             environment.seed(seed)
         begun = call.with_defaults(**{} if seed is None else {SEED: seed, KEY: tapes.generator(seed)})
         seen = begun[0] if isinstance(begun, tuple) and len(begun) == 2 and isinstance(begun[1], Mapping) else begun
-        return _observations((fields_of(seen) or {}).get(OBSERVATION, seen) if not isinstance(seen, Mapping) else seen)
+        return _told((fields_of(seen) or {}).get(OBSERVATION, seen) if not isinstance(seen, Mapping) else seen)
 
     def step(environment: Any, chosen: Any) -> dict[str, Any]:
         action = chosen if set(port.action) == {"action"} else port.given(chosen)
         parts = parts_without_state(environment.step(action), names)
-        return {**_observations(parts[OBSERVATION]), **{name: parts[name] for name in OUTPUTS if name in parts}}
+        return {**_told(parts[OBSERVATION]), **{name: parts[name] for name in OUTPUTS if name in parts}}
 
     first = make() if make else clone(thing)
     reset(first, 0)
@@ -164,6 +165,11 @@ def object_face(thing: Any, make: Callable[[], Any] | None, port: Port) -> Face:
         seats=int(np.size(outputs[REWARD])),
         conventions=conventions(DONE in outputs, False),
     )
+
+
+def _told(seen: Any) -> dict[str, Any]:
+    found = unmasked(_observations(seen))
+    return {n: np.asarray(v) != 0 if n == MASK else v for n, v in found.items()}
 
 
 def _observations(seen: Any, name: str = OBSERVATION) -> dict[str, Any]:

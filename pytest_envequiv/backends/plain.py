@@ -27,7 +27,7 @@ from pytest_envequiv.backends.jax_module import functional
 from pytest_envequiv.backends.lanes import sample
 from pytest_envequiv.backends.numpy_module import functions_face, object_face
 from pytest_envequiv.backends.objects import ObjectBackend
-from pytest_envequiv.backends.protocol import Backend, Space, Spec
+from pytest_envequiv.backends.protocol import MASK, Backend, Space, Spec
 from pytest_envequiv.backends.signatures import (
     ACTION,
     KEY,
@@ -39,6 +39,7 @@ from pytest_envequiv.backends.signatures import (
     call_of,
     line,
     params_of,
+    unmasked,
 )
 from pytest_envequiv.errors import OpenError
 
@@ -75,7 +76,7 @@ def claim(thing: Any, name: str, options: dict[str, Any], like: Spec | None = No
         observe=observe,
         params=params,
         action=action,
-        observation=observation,
+        observation=observation and {n: space for n, space in unmasked(observation).items() if n != MASK},
         time_limit=_limit(thing, params),
         constants=_constants(thing),
     )

@@ -236,6 +236,18 @@ def parts_without_state(result: Any, names: Sequence[str | None] = ()) -> dict[s
     return _complete(parts)
 
 
+def unmasked(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Observations by name, or their spaces, with the part that is called "action_mask" as the mask; what is left of
+    {"observation": ..., "action_mask": ...}, as PettingZoo has it, is the observation."""
+    rest = dict(seen)
+    mask = rest.pop(f"{OBSERVATION}.action_mask", None)
+    if mask is None or len(mask.shape if hasattr(mask, "shape") else np.shape(mask)) != 1:
+        return dict(seen)
+    if set(rest) == {f"{OBSERVATION}.{OBSERVATION}"}:
+        rest = {OBSERVATION: rest.popitem()[1]}
+    return {**rest, MASK: mask}
+
+
 def _named(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of known name; dm_env's step_type and discount say how an episode ended."""
     parts = {NAMED[key.lower()]: value for key, value in fields.items() if key.lower() in NAMED and value is not None}
@@ -345,9 +357,10 @@ def split(begun: Any, place: int | str | None) -> tuple[Any, Any]:
         return whole[place], _named(whole).get(OBSERVATION)
     rest = [part for i, part in enumerate(begun) if i != place]
     fields = fields_of(rest[0])
-    if fields is not None and OBSERVATION in _named(fields):
-        return begun[place], _named(fields)[OBSERVATION]
-    return begun[place], rest[0]
+    named = {} if fields is None else _named(fields)
+    if MASK in named and OBSERVATION in named:
+        return begun[place], {OBSERVATION: named[OBSERVATION], "action_mask": named[MASK]}
+    return begun[place], named.get(OBSERVATION, rest[0])
 
 
 def line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from pytest_envequiv.bench import Bench, TargetView
 from pytest_envequiv.errors import BackendError
 from pytest_envequiv.levels import behaviour
 from pytest_envequiv.levels.finding import said
-from pytest_envequiv.stimuli.play import Rows, seeds_for
+from pytest_envequiv.stimuli.play import Rows, seeds_for, told
 from pytest_envequiv.stimuli.policies import uniform
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Verdict
 
@@ -137,7 +137,7 @@ def _past_the_end(bench: Bench, side: Any) -> str | None:
     outcome = side.reset(seeds)
     for _ in range(LONGEST_WAIT):
         action = {k: uniform(s, ROWS, rng) for k, s in bench.pair.ref.spec.action.items()}
-        mask = outcome.outputs.get(MASK)
+        mask = told(side, outcome.outputs).get(MASK)
         if mask is not None and set(action) == {"action"} and action["action"].ndim == 1:
             legal = np.where(mask, rng.random(mask.shape), -1).argmax(1)
             action["action"] = legal.astype(action["action"].dtype) + bench.pair.ref.spec.action["action"].low

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv import legality
 from pytest_envequiv.backends.protocol import MASK, Outcome, State
 from pytest_envequiv.bench import LANES, Bench, TargetView
 from pytest_envequiv.comparison import statistics
@@ -24,7 +25,7 @@ from pytest_envequiv.pair import Field, Pair
 from pytest_envequiv.side import Side
 from pytest_envequiv.stimuli import states
 from pytest_envequiv.stimuli.meetings import exercised
-from pytest_envequiv.stimuli.play import Rows, join_outcomes, seeds_for
+from pytest_envequiv.stimuli.play import Rows, join_outcomes, seeds_for, told
 from pytest_envequiv.stimuli.policies import uniform
 from pytest_envequiv.verdict import DIFFERENT, EQUAL, INCONCLUSIVE, Check, Progress, Verdict
 
@@ -200,6 +201,7 @@ def draw_history(bench: Bench, cell: int, units: int, sample: int) -> dict[str, 
     order of preference. Field -> (ours, theirs), (units, elements) each.
     """
     pair = bench.pair
+    legality.same_actions(pair)
     ours, ours_alive = _history(bench, pair.ref, 23 + 2 * sample, cell, units)
     theirs, theirs_alive = _history(bench, TargetView(pair), 24 + 2 * sample, cell, units)
     # The view has given the target's observations the reference's names.
@@ -224,7 +226,7 @@ def _history(bench: Bench, side: Side | TargetView, number: int, cell: int, unit
         on = np.ones(LANES, bool)
         for t, action in enumerate(actions):
             chosen = {k: np.repeat(v, LANES, 0) for k, v in action.items()}
-            mask = outcome.outputs.get(MASK)
+            mask = told(side, outcome.outputs).get(MASK)
             if mask is not None and set(chosen) == {"action"} and chosen["action"].ndim == 1:
                 order = np.random.default_rng([bench.settings.seed, cell, t]).random(mask.shape[1])
                 first = np.where(mask, order, -1).argmax(1) + int(spaces["action"].low)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv import legality
 from pytest_envequiv.backends.protocol import Outcome, State
 from pytest_envequiv.bench import LANES, Bench, TargetView
 from pytest_envequiv.comparison import statistics
@@ -355,6 +356,7 @@ def own_episodes(
     Where resets can be shared the i-th episodes begin alike and act alike; otherwise they are independent.
     """
     pair, view = bench.pair, TargetView(bench.pair)
+    legality.same_actions(pair)
     parts: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
     transitions = 0
     for wave, begun in enumerate(range(0, units, LANES)):

@@ -19,16 +19,23 @@ class Matching:
 
     moved    links whose bounds differ: text for each
     unused   reference draws that no target draw takes
+    scaled   links by which not the value is handed on but where it lies between its bounds
     """
 
     links: dict[int, tuple[object, ...]]
     free: tuple[int, ...]
     unused: tuple[str, ...]
     moved: tuple[str, ...]
+    scaled: frozenset[int] = frozenset()
 
     @property
     def whole(self) -> bool:
         return not self.free and not self.unused
+
+    def by_place(self) -> Matching:
+        """The same, for a target that draws from other bounds and makes of it what the reference draws: a number between
+        -1 and 1 that is then multiplied. The bounds are no difference then."""
+        return replace(self, scaled=frozenset(self.links), moved=())
 
 
 def labels(tape: Tape) -> list[tuple[object, ...]]:
@@ -126,10 +133,26 @@ def feed(matching: Matching, reference: Tape, own: Tape) -> Tape:
         if source is None:
             tape.append(draw)
             continue
-        given = np.asarray(source.value).reshape(draw.value.shape).astype(draw.value.dtype)
+        value = np.asarray(source.value).reshape(draw.value.shape)
+        given = (_placed(source, draw, value) if i in matching.scaled else value).astype(draw.value.dtype)
         keep = source.present.reshape(-1, *[1] * (given.ndim - 1))
         tape.append(replace(draw, value=np.where(keep, given, draw.value)))
     return tuple(tape)
+
+
+def _placed(source: Draw, draw: Draw, value: np.ndarray) -> np.ndarray:
+    """The number that lies between the bounds of ``draw`` where ``value`` lies between those of ``source``."""
+    if source.kind not in ("uniform", "integers") or draw.kind != source.kind:
+        return value
+    rows = len(value)
+    low, high, other_low, other_high = (
+        np.broadcast_to(bound.reshape(rows, -1), (rows, value[0].size)).reshape(value.shape)
+        for bound in (*_bounds(source), *_bounds(draw))
+    )
+    if source.kind == "integers":
+        return value - low + other_low
+    width = np.where(high > low, high - low, 1.0)
+    return np.asarray(other_low + (value - low) / width * (other_high - other_low))
 
 
 def join_tapes(parts: list[tuple[int, Tape]]) -> Tape:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.backends.protocol import Arrays, Backend, Outcome, State
+from pytest_envequiv.backends.protocol import MASK, Arrays, Backend, Outcome, State
 from pytest_envequiv.stimuli.policies import PORTFOLIO, Portfolio
 from pytest_envequiv.verdict import Progress, silent
 
@@ -121,7 +121,7 @@ def play(
     state, seen = resets.state, resets.outputs
     rows, outcomes, policies, total = [], [], [], 0
     for t in range(steps):
-        action = portfolio.act(seen, lanes)
+        action = portfolio.act(told(backend, seen), lanes)
         row_seeds = seeds_for(seed, 2, t, count=episodes)[lanes]
         outcome = backend.step(state, action, row_seeds)
         clock = np.full(len(lanes), t)
@@ -174,7 +174,7 @@ def collect(
     episode, clock, count = everyone.copy(), np.zeros(lanes, int), lanes
     rows, outcomes = [], []
     for t in range(-(-most // lanes)):
-        action = portfolio.act(seen, everyone)
+        action = portfolio.act(told(backend, seen), everyone)
         seeds = rng.integers(0, 2**31 - 1, lanes)
         outcome = backend.step(state, action, seeds)
         rows.append(Rows(state, seen, clock.copy(), action, seeds, episode.copy(), clock.copy()))
@@ -222,6 +222,11 @@ def replaced(value: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray
 def shown(outputs: Arrays) -> Arrays:
     """What an agent sees before it acts: observations, mask, whose turn it is."""
     return {k: v for k, v in outputs.items() if k.startswith("observation") or k in ("mask", "agent")}
+
+
+def told(backend: Any, seen: Arrays) -> Arrays:
+    """What policies are told of what was seen: of a mask only if they are to keep to it (``Side.masked``)."""
+    return seen if getattr(backend, "masked", True) else {k: v for k, v in seen.items() if k != MASK}
 
 
 def join_outcomes(outcomes: list[Outcome]) -> Outcome:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_envequiv.backends.protocol import State
+from pytest_envequiv.backends.protocol import MASK, State
 from pytest_envequiv.contract import holds, named_in
-from pytest_envequiv.stimuli.play import Play, Rows, shown
+from pytest_envequiv.stimuli.play import Play, Rows, shown, told
 from pytest_envequiv.stimuli.policies import extremes, uniform
 
 if TYPE_CHECKING:  # a pair is handed in; nothing of it is needed to read this file
@@ -36,8 +36,8 @@ def fresh_actions(pair: Pair, count: int, rng: np.random.Generator) -> dict[str,
 
 
 def legal(actions: dict[str, np.ndarray], rows: Rows, pair: Pair, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Illegal actions replaced by legal ones, where there is a mask."""
-    mask = rows.seen.get("mask")
+    """Illegal actions replaced by legal ones, where there is a mask to keep to."""
+    mask = told(pair.ref, rows.seen).get(MASK)
     space = pair.ref.spec.action.get("action")
     if mask is None or space is None or space.shape:
         return actions
