@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +23,11 @@ def align_resets(pair: Pair, seeds: np.ndarray, own: Outcome) -> tuple[drawing.M
     ours = pair.sample.resets
     if ours.draws is not None and own.draws is not None and any(not drawing.trivial(d) for d in ours.draws):
         match = drawing.match(ours.draws, own.draws)
-        ways = [match, match.by_place()] if match.moved else [match]
-        for way in ways if match.links and not match.unused else ():
+        again = replace(drawing.match(drawing.regrouped(ours.draws, own.draws), own.draws), regrouped=True)
+        ways = [
+            way for m in (match, again) if m.links and not m.unused for way in ((m, m.by_place()) if m.moved else (m,))
+        ]
+        for way in ways:
             fed = pair.target.reset(seeds, pair.fed(way, ours.draws, lambda: own))
             # Draws that look alike but are used in another way bring no two episodes together.
             if _alike(pair, ours, fed) >= 0.5 or _same_states(pair, ours, fed):

@@ -56,3 +56,67 @@ def test_draws_that_are_scaled_afterwards_are_shared_by_their_place_between_the_
     judge = judging.opened(Spread, Wider())
     assert judge.pair.reset_mode == "none"  # no two episodes are brought together: distributions decide
     assert judging.different(judging.run(judge, "L1-reset-*"))
+
+
+class OneByOne(Unit):
+    """The two numbers drawn one after the other, from their own bounds."""
+
+    def reset(self, key):
+        one, two, three = jax.random.split(key, 3)
+        angle = jax.random.uniform(one, (), minval=-np.pi, maxval=np.pi)
+        rate = jax.random.uniform(two, (), minval=-1.0, maxval=1.0)
+        state = {"at": jnp.stack([angle, rate]), "lane": jax.random.randint(three, (), 1, 6)}
+        return self.seen(state), state
+
+
+class Turned(OneByOne):
+    """The other way round: what is drawn first is the rate."""
+
+    def reset(self, key):
+        one, two, three = jax.random.split(key, 3)
+        rate = jax.random.uniform(two, (), minval=-1.0, maxval=1.0)
+        angle = jax.random.uniform(one, (), minval=-np.pi, maxval=np.pi)
+        state = {"at": jnp.stack([angle, rate]), "lane": jax.random.randint(three, (), 1, 6)}
+        return self.seen(state), state
+
+
+class Narrow(OneByOne):
+    def reset(self, key):
+        _, state = super().reset(key)
+        state["at"] = 0.9 * state["at"]
+        return self.seen(state), state
+
+
+def test_numbers_drawn_one_by_one_are_those_of_a_vector():
+    judge = judging.opened(Spread, OneByOne())
+    assert judge.pair.reset_mode == "tape" and judge.pair.reset_match.regrouped
+    assert judging.words(judging.run(judge, "*")) == {}
+    judge = judging.opened(Spread, Narrow())
+    assert judge.pair.reset_mode == "none"
+    assert judging.different(judging.run(judge, "L1-reset-*"))
+
+
+class Mixed(Spread):
+    """Two numbers of the same bounds."""
+
+    def reset(self, *, seed=None, options=None):
+        _, info = super().reset(seed=seed)
+        self.at = self.np_random.uniform(-1, 1, 2)
+        return np.append(self.at, self.lane), info
+
+
+class Swapped(OneByOne):
+    def reset(self, key):
+        one, two, three = jax.random.split(key, 3)
+        rate, angle = (jax.random.uniform(k, (), minval=-1.0, maxval=1.0) for k in (one, two))
+        state = {"at": jnp.stack([angle, rate]), "lane": jax.random.randint(three, (), 1, 6)}
+        return self.seen(state), state
+
+
+def test_which_is_which_is_told_by_the_bounds_and_where_it_is_not_nothing_is_shared():
+    judge = judging.opened(Spread, Turned())
+    assert judge.pair.reset_mode == "tape"
+    assert judging.words(judging.run(judge, "*")) == {}
+    judge = judging.opened(Mixed, Swapped())
+    assert judge.pair.reset_mode == "none"
+    assert judging.words(judging.run(judge, "L1-reset-*")) == {}

@@ -20,6 +20,7 @@ class Matching:
     moved    links whose bounds differ: text for each
     unused   reference draws that no target draw takes
     scaled   links by which not the value is handed on but where it lies between its bounds
+    regrouped   the reference's draws are those that ``regrouped`` makes of them
     """
 
     links: dict[int, tuple[object, ...]]
@@ -27,14 +28,15 @@ class Matching:
     unused: tuple[str, ...]
     moved: tuple[str, ...]
     scaled: frozenset[int] = frozenset()
+    regrouped: bool = False
 
     @property
     def whole(self) -> bool:
         return not self.free and not self.unused
 
     def by_place(self) -> Matching:
-        """The same, for a target that draws from other bounds and makes of it what the reference draws: a number between
-        -1 and 1 that is then multiplied. The bounds are no difference then."""
+        """The same, for a target that draws from other bounds and makes of it what the reference draws: a number
+        between -1 and 1 that is then multiplied. The bounds are no difference then."""
         return replace(self, scaled=frozenset(self.links), moved=())
 
 
@@ -88,6 +90,34 @@ def match(reference: Tape, target: Tape) -> Matching:
     )
 
 
+def regrouped(reference: Tape, target: Tape) -> Tape:
+    """The reference's tape with as many draws as the target's, where both make as many numbers of a kind: a vector for
+    four numbers one after the other, or the other way round."""
+    tape = list(reference)
+    for kind in dict.fromkeys(d.kind for d in target):
+        ours = [d for d in tape if d.kind == kind and not trivial(d)]
+        theirs = [d for d in target if d.kind == kind and not trivial(d)]
+        counts = [[int(np.prod(d.shape, dtype=int)) for d in draws] for draws in (ours, theirs)]
+        if sum(counts[0]) != sum(counts[1]) or counts[0] == counts[1]:
+            continue
+        low, high, value = (np.concatenate(parts, 1) for parts in zip(*map(_flat, ours), strict=True))
+        present = np.repeat(np.stack([d.present for d in ours], 1), counts[0], 1)
+        tape = [d for d in tape if d.kind != kind or trivial(d)]
+        owner = np.repeat(np.arange(len(ours)), counts[0])
+        for draw, end in zip(theirs, np.cumsum(counts[1]), strict=True):
+            here = slice(end - int(np.prod(draw.shape, dtype=int)), end)
+            a, b, x = (part[:, here].reshape(-1, *draw.shape) for part in (low, high, value))
+            tape.append(Draw(kind, draw.shape, a, b, x, present[:, here].all(1), ours[owner[here][0]].site))
+    return tuple(tape)
+
+
+def _flat(draw: Draw) -> tuple[np.ndarray, ...]:
+    """(low, high, value), each (B, elements)."""
+    rows, size = len(draw.present), int(np.prod(draw.shape, dtype=int))
+    parts = (np.asarray(part).reshape(rows, -1) for part in (draw.low, draw.high, draw.value))
+    return tuple(np.broadcast_to(part, (rows, size)) for part in parts)
+
+
 def _bounds(draw: Draw) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(draw.low, float), np.asarray(draw.high, float)
 
@@ -126,6 +156,7 @@ def feed(matching: Matching, reference: Tape, own: Tape) -> Tape:
 
     Rows in which the reference did not make the draw keep the target's own value.
     """
+    reference = regrouped(reference, own) if matching.regrouped else reference
     made = dict(zip(labels(reference), reference, strict=True))
     tape = []
     for i, draw in enumerate(own):
