@@ -107,7 +107,7 @@ def regrouped(reference: Tape, target: Tape) -> Tape:
         for draw, end in zip(theirs, np.cumsum(counts[1]), strict=True):
             here = slice(end - int(np.prod(draw.shape, dtype=int)), end)
             a, b, x = (part[:, here].reshape(-1, *draw.shape) for part in (low, high, value))
-            tape.append(Draw(kind, draw.shape, a, b, x, present[:, here].all(1), ours[owner[here][0]].site))
+            tape.append(Draw(kind, draw.shape, a, b, x, np.asarray(present[:, here].all(1)), ours[owner[here][0]].site))
     return tuple(tape)
 
 
