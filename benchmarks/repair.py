@@ -36,7 +36,7 @@ from typing import Any
 
 import wall
 
-from pytest_envequiv.power import loading
+from pytest_envequiv.backends import loading
 from pytest_envequiv.power.mutants import Mutant, mutants
 from repair_agent import gate
 from repair_agent.budget import Budget, Limits

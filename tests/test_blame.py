@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from ports import drift, judging
 
+from pytest_envequiv.backends.loading import loaded, sources
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.levels import blaming
-from pytest_envequiv.power.loading import loaded, sources
 from pytest_envequiv.report import terminal
 from pytest_envequiv.verdict import DIFFERENT, Settings
 from pytest_envequiv.whitebox.blame import trial

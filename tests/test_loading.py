@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pytest_envequiv.backends import opening
+from pytest_envequiv.backends.loading import loaded, name_of_module, reached, sources
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.errors import OpenError
-from pytest_envequiv.power.loading import loaded, name_of_module, reached, sources
 
 pytest.importorskip("gymnax")
 NAME = "gymnax:CartPole-v1"

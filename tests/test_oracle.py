@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ports import drift
 
+from pytest_envequiv.backends.loading import loaded, sources
 from pytest_envequiv.backends.opening import open_backend
-from pytest_envequiv.power.loading import loaded, sources
 from pytest_envequiv.power.oracle import Oracle, broken
 from pytest_envequiv.power.programs import Programs, same_program
 from pytest_envequiv.power.samples import different, unlike

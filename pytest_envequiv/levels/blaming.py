@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import os
+import sys
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.backends import loading
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.plain import unplayed
 from pytest_envequiv.backends.protocol import DONE, TERMINATED, TRUNCATED, Arrays, Outcome, Tape
 from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.fields import Found, counted
@@ -17,18 +22,22 @@ from pytest_envequiv.levels.beginnings import shared
 from pytest_envequiv.spaces import bare, bounds_apart, constants_apart, matched_spaces
 from pytest_envequiv.verdict import Check, Verdict
 from pytest_envequiv.whitebox import sources
+from pytest_envequiv.whitebox.blame.defined import Defined
 from pytest_envequiv.whitebox.blame.ranking import SUFFICIENT, blame
 from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.trial import PASSING, Case
 from pytest_envequiv.whitebox.dataflow import slices
+from pytest_envequiv.whitebox.definitions import Definition, changed, definitions, instead, moved
 from pytest_envequiv.whitebox.jaxprs import Site, Traced
-from pytest_envequiv.whitebox.program import Constant, flat
+from pytest_envequiv.whitebox.program import Constant, Op, flat
 
 ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them diverge, if there are as many
 SHORT = 16  # elements of an array of the reference's settings that are numbers to try
 NAMED = 10  # suspects in a report
 PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
 HANDED_ON = 0.9  # to one that also computes something else, or by a call
+DIRECT = 2  # lines that come before those which set the numbers there, where nothing can be tried
+MOST_DEFINED = 80  # numbers that a target sets where nothing is traced; of more none is tried
 PART = 0.88  # at most, of a line of an expression on which no operation begins
 
 
@@ -70,21 +79,24 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     where = sources.setting_sites(backend.functional.params)
     if step is not None:
         called, silent = _written_in(backend, "step", _outputs_of(bench, [check.field, *followers]))
-        found = blame(_step_case(bench, step, check.field, followers), where, called, silent)
+        case, given = _step_case(bench, step, check.field, followers), _defined(bench, "step")
+        found = blame(case, where, called, silent, given)
         return _with_silent(_with_idle(found, backend.traced("step")), silent)
     if check.subject == "reset" and check.field != "joint":
         step = shared(bench)
         if step is not None and step.found[check.field].rows.any():
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
             called, silent = _written_in(backend, "reset", _outputs_of(bench, [check.field, *others]))
-            found = blame(_reset_case(bench, step, check.field, others), where, called, silent)
+            case, given = _reset_case(bench, step, check.field, others), _defined(bench, "reset")
+            found = blame(case, where, called, silent, given)
             return _with_silent(_with_idle(found, backend.traced("reset")), silent)
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
-        return _written(backend, "reset")
+        decisive = _deciding(bench, "reset", lambda op: op.name == "draw")
+        return _lines([*decisive, *(s.site for s in _written(backend, "reset"))], 0.2, "part of the reset")
     if check.subject in ("spec", "contains"):
         return _spaces(bench, check)
     if check.subject in ("action_range", "illegal_action"):
-        return _reading(backend, "action.")
+        return _reading(bench, "action.")
     if check.subject == "auto_reset":
         return _retyped(backend) or _written(backend, "auto", but="step")
     return _behind(backend, check.field, bench)
@@ -155,13 +167,77 @@ def _with_idle(found: list[Suspect], traced: Traced) -> list[Suspect]:
     busy = {(s.file, s.line) for s in sources.sites_of(traced.closed)}
     more = []
     for suspect in (s for s in found if s.score >= SUFFICIENT):
-        place = suspect.site
-        for line in range(place.line + 1, place.end_line + 1):
-            if (place.file, line) not in busy and sources.code(replace(place, line=line)).strip("()[]{}, "):
-                site = replace(place, line=line, end_line=line)
+        for site in _parts(suspect.site):
+            if (site.file, site.line) not in busy:
                 score = min(suspect.score * PASSED_ON**2, PART)
-                more.append(Suspect(score, site, f"part of what line {place.line} computes"))
+                more.append(Suspect(score, site, f"part of what line {suspect.site.line} computes"))
     return sorted([*found, *more], key=lambda s: -round(s.score, 6))
+
+
+# -- what is set where nothing is traced -----------------------------------------------------------------------------
+
+
+def _defined(bench: Bench, what: str) -> Defined | None:
+    """The definitions of the target's files; None where it cannot be imported anew."""
+    backend: Any = bench.pair.target.backend
+    name = loading.name_of_module(bench.settings.target)
+    own = getattr(sys.modules.get(name or ""), "__file__", None)
+    if name is None or own is None:
+        return None
+    sites = {site for kind in ("step", "reset") for site in sources.sites_of(backend.traced(kind).closed)}
+    busy: dict[str, set[int]] = {own: set()}
+    for site in sites:
+        if loading.belongs(os.path.realpath(site.file), name, os.path.realpath(own)):
+            busy.setdefault(site.file, set()).update(range(site.line, site.end_line + 1))
+    found = [d for file, lines in busy.items() for d in definitions(sources.text_of(file), file, lines)]
+    constants = {bare(n): np.ravel(v) for n, v in bench.pair.ref.spec.constants.items() if np.size(v) == 1}
+    known = {name: float(value[0]) for name, value in constants.items()}
+    return Defined(found, partial(_retraced, bench, what), known, bare) if len(found) <= MOST_DEFINED else None
+
+
+def _deciding(bench: Bench, what: str, wanted: Callable[[Op], bool]) -> list[Site]:
+    """Where numbers are set that go into some operations."""
+    given = _defined(bench, what)
+    if given is None:
+        return []
+    program = flat(bench.pair.target.backend.traced(what, ROWS).closed)  # type: ignore[attr-defined]
+    found = []
+    for definition in given.definitions:
+        other = given.retraced(definition, None)
+        how = None if other is None else moved(program, other[0])
+        if how is not None and any(wanted(program.ops[number]) for number in how.ops):
+            found.append(definition.place)
+    return found
+
+
+def _on(sites: Iterable[Site]) -> Callable[[Op], bool]:
+    lines = {(site.file, site.line) for site in sites}
+    return lambda op: op.site is not None and (op.site.file, op.site.line) in lines
+
+
+def _retraced(bench: Bench, what: str, definition: Definition, value: float | None) -> Any:
+    """(program of ROWS rows, number before, number there now) of the target with another number; None if it cannot be
+    opened or traced so, or the number is not used for it."""
+    return bench.once(("retraced", what, definition, value), lambda: _retrace(bench, what, definition, value))
+
+
+def _retrace(bench: Bench, what: str, definition: Definition, value: float | None) -> Any:
+    file, options = definition.place.file, dict(bench.pair.contract.target_options)
+    text = changed(sources.text_of(file), definition)
+
+    def imported() -> Any:
+        with (
+            instead(value) as seen,
+            unplayed(),
+            loading.loaded(bench.settings.target, options, file, text, bench.pair.ref.spec) as backend,
+        ):
+            traced = backend.traced(what, ROWS)  # type: ignore[attr-defined]
+            return (flat(traced.closed), *seen[-1]) if seen else None
+
+    try:
+        return bench.pair.target.call("another definition", imported)
+    except Exception:  # whatever a port raises with a number that it was not made for
+        return None
 
 
 # -- cases -----------------------------------------------------------------------------------------------------------
@@ -269,9 +345,16 @@ def _written(backend: Any, what: str, but: str = "") -> list[Suspect]:
     drawn = {(s.file, line) for s in drawing for line in range(s.line, s.end_line + 1)}
     _, silent = _written_in(backend, what)
     handing = [s.place for s in silent if any((s.place.file, line) in drawn for line in s.used)]
+    inside = [part for site in sorted(drawing) for part in _parts(site)]
     sites = sorted({op.site for op in program.ops if op.site} - drawing)
-    found = [s for s in (*sorted(drawing), *handing, *sites) if (s.file, s.line) not in others]
+    found = [s for s in (*sorted(drawing), *inside, *handing, *sites) if (s.file, s.line) not in others]
     return _lines(found, 0.1, f"part of the {what}")
+
+
+def _parts(place: Site) -> list[Site]:
+    """The further lines of an expression on which more stands than brackets."""
+    lines = (replace(place, line=line, end_line=line) for line in range(place.line + 1, place.end_line + 1))
+    return [line for line in lines if sources.code(line).strip("()[]{}, ")]
 
 
 def _retyped(backend: Any) -> list[Suspect]:
@@ -282,9 +365,9 @@ def _retyped(backend: Any) -> list[Suspect]:
     return _lines(places, 0.6, "a state field has another type after a step than after a reset")
 
 
-def _reading(backend: Any, prefix: str) -> list[Suspect]:
-    """The lines that read some inputs of a step, those that read them first."""
-    traced = backend.traced("step")
+def _reading(bench: Bench, prefix: str) -> list[Suspect]:
+    """The lines that read some inputs of a step, those that read them first; and what sets the numbers there."""
+    traced = bench.pair.target.backend.traced("step")  # type: ignore[attr-defined]
     program = flat(traced.closed)
     known = {p for name, p in zip(traced.inputs, program.inputs, strict=True) if name.startswith(prefix)}
     found = []
@@ -292,7 +375,9 @@ def _reading(backend: Any, prefix: str) -> list[Suspect]:
         if known.intersection(a for a in op.inputs if not isinstance(a, Constant)):
             known |= set(op.outputs) if op.name in PASSING else set()
             found += [op.site] if op.site is not None else []
-    return _lines(found, 0.2, "the action is read here")
+    lines = list(dict.fromkeys(found))
+    decisive = _deciding(bench, "step", _on(lines))
+    return _lines([*lines[:DIRECT], *decisive, *lines[DIRECT:]], 0.2, "the action is read here")
 
 
 def _behind(backend: Any, name: str, bench: Bench) -> list[Suspect]:
@@ -304,7 +389,8 @@ def _behind(backend: Any, name: str, bench: Bench) -> list[Suspect]:
     program = flat(traced.closed)
     numbers = slices(program)[traced.outputs.index(output_name(field))]
     found = sorted({place for n in numbers if (place := program.ops[n].site) is not None}, reverse=True)
-    return _lines(found, 0.1, f"{name} is computed here")
+    decisive = _deciding(bench, "step", _on(found[:DIRECT]))
+    return _lines([*found[:DIRECT], *decisive, *found[DIRECT:]], 0.1, f"{name} is computed here")
 
 
 def _spaces(bench: Bench, check: Check) -> list[Suspect]:

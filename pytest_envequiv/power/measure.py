@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.backends import loading
 from pytest_envequiv.backends.protocol import Backend, Outcome, State
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.errors import EnvequivError
 from pytest_envequiv.judge import Judge
-from pytest_envequiv.power import loading
 from pytest_envequiv.power.mutants import Mutant
 from pytest_envequiv.stimuli.play import play
 from pytest_envequiv.verdict import DIFFERENT, Settings, Verdict

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv import contract as contracts
+from pytest_envequiv.backends import loading
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import Backend
 from pytest_envequiv.backends.remembering import remembering
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.judge import Judge
-from pytest_envequiv.power import loading
 from pytest_envequiv.power.measure import Result, judged
 from pytest_envequiv.power.mutants import Mutant, mutants
 from pytest_envequiv.power.programs import Programs, same_program

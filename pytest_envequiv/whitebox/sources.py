@@ -159,9 +159,11 @@ def functions_in(files: Iterable[str], names: Container[str]) -> Iterator[tuple[
 
 
 def named_places(files: Sequence[str], functions: Container[str], names: Container[str]) -> list[Site]:
-    """Where a value gets one of some names: keywords of calls, keys of dicts and assignments in some functions, and
-    what a function of that name returns (``is_terminated``)."""
+    """Where a value gets one of some names: keywords of calls, keys of dicts, what stands in the place of a field where
+    a class of the files is called, and assignments in some functions, and what a function of that name returns
+    (``is_terminated``)."""
     found = []
+    fields = {name: given for file in files for name, given in class_fields(text_of(file)).items()}
     for file, function in functions_in(files, functions):
         for node in ast.walk(function):
             if isinstance(node, ast.keyword) and node.arg in names:
@@ -170,6 +172,10 @@ def named_places(files: Sequence[str], functions: Container[str], names: Contain
                 pairs = zip(node.keys, node.values, strict=True)
                 named = [(k, v) for k, v in pairs if isinstance(k, ast.Constant) and k.value in names]
                 found += [_place(file, value, function.name, key.lineno) for key, value in named]
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in fields:
+                given = fields[getattr(node.func, "id", getattr(node.func, "attr", ""))]
+                parts = zip(given, node.args, strict=False)
+                found += [_place(file, value, function.name, value.lineno) for name, value in parts if name in names]
             elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id in names for t in node.targets):
                 found.append(_place(file, node.value, function.name, node.lineno))
     for file in files:
@@ -177,6 +183,27 @@ def named_places(files: Sequence[str], functions: Container[str], names: Contain
             if re.sub("^_*(is_|get_|compute_)?", "", function.name) in names:
                 returned = (n for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None)
                 found += [_place(file, n.value, function.name, n.lineno) for n in returned if n.value is not None]
+    return found
+
+
+@lru_cache(maxsize=32)
+def class_fields(text: str) -> dict[str, list[str]]:
+    """Class -> its fields in order: annotated ones of a class, or those that ``namedtuple`` is given."""
+    found: dict[str, list[str]] = {}
+    for node in nodes_in(text):
+        if isinstance(node, ast.ClassDef):
+            fields = [n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+            found |= {node.name: fields} if fields else {}
+        elif (
+            isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.targets[0], ast.Name)
+        ):
+            call = node.value
+            if getattr(call.func, "id", getattr(call.func, "attr", "")) == "namedtuple" and len(call.args) > 1:
+                listed = call.args[1]
+                if isinstance(listed, ast.Constant) and isinstance(listed.value, str):
+                    found[node.targets[0].id] = listed.value.replace(",", " ").split()
+                elif isinstance(listed, ast.List | ast.Tuple):
+                    found[node.targets[0].id] = [str(getattr(e, "value", "")) for e in listed.elts]
     return found
 
 

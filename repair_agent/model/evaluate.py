@@ -199,7 +199,7 @@ def _written(name: str) -> list[str]:
     if name.startswith("process:"):
         return sorted(str(path) for path in contents.paths(name).values())
     try:
-        from pytest_envequiv.power.loading import sources
+        from pytest_envequiv.backends.loading import sources
 
         return sources(name)
     except (EnvequivError, ImportError, AttributeError):

@@ -29,14 +29,13 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv import counterexample
-from pytest_envequiv.backends import plain
+from pytest_envequiv.backends import loading, plain
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.remembering import remembering
 from pytest_envequiv.backends.suspect import preload
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.judge import Judge, contract_of
 from pytest_envequiv.pair import Pair
-from pytest_envequiv.power import loading
 from pytest_envequiv.stimuli.play import Rows
 from pytest_envequiv.verdict import EQUAL, Settings
 from pytest_envequiv.whitebox import sources

@@ -22,6 +22,7 @@ import numpy as np
 from pytest_envequiv.whitebox.blame import edits
 from pytest_envequiv.whitebox.blame.arguments import handed, vectors
 from pytest_envequiv.whitebox.blame.brackets import restoring
+from pytest_envequiv.whitebox.blame.defined import Defined, defined
 from pytest_envequiv.whitebox.blame.names import Programs, renamed
 from pytest_envequiv.whitebox.blame.solving import numbers_for, solve_values, solved
 from pytest_envequiv.whitebox.blame.suspects import Suspect
@@ -55,13 +56,18 @@ Groups = Sequence[Sequence[int]]  # numbers of operations that stand and fall to
 
 
 def blame(
-    case: Case, where: Mapping[str, Site], names: Mapping[str, Sequence[Site]], silent: Sequence[Silent] = ()
+    case: Case,
+    where: Mapping[str, Site],
+    names: Mapping[str, Sequence[Site]],
+    silent: Sequence[Silent] = (),
+    given: Defined | None = None,
 ) -> list[Suspect]:
     """Suspected lines, the best first.
 
     where    constant -> the line that sets it
     names    output -> lines at which a value is given its name; under "" those of what is returned
     silent   lines that only pass on a value
+    given    numbers that are set where nothing is traced
     """
     trial = Trial(case)
     if not trial.diverging.any():
@@ -109,6 +115,8 @@ def blame(
             if not all(suspect.settled for suspect in reached(ENOUGH)):
                 break
             keep(found)
+        if given is not None:  # a number that comes from elsewhere is wrong there
+            keep(defined(trial, given))
         for found in others:
             if reached(ENOUGH):
                 break

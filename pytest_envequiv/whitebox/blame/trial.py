@@ -158,6 +158,10 @@ class Trial:
         """All values with other operations in the place of some."""
         return self._forward({}, others)
 
+    def altered(self, changed: dict[int, Any], others: Others) -> dict[int, Any]:
+        """All values after some were changed, and with other operations in the place of some."""
+        return self._forward(dict(changed), others)
+
     def _forward(self, overlay: dict[int, Any], others: Others) -> dict[int, Any]:
         queue = sorted({*others, *(n for place in overlay for n in self.users.get(place, ()))})
         queued = set(queue)

@@ -87,7 +87,7 @@ def sources(
                 place = site(equation)
                 if place is not None:
                     counts[os.path.realpath(place.file)] += 1
-    files = [file for file, _ in counts.most_common() if file == own or _belongs(file, module, own)]
+    files = [file for file, _ in counts.most_common() if file == own or belongs(file, module, own)]
     return [file for file in files if file not in bases]
 
 
@@ -258,7 +258,7 @@ def _bases(name: str) -> set[str]:
     return {os.path.realpath(file) for file in files if file}
 
 
-def _belongs(file: str, module: str, own: str) -> bool:
+def belongs(file: str, module: str, own: str) -> bool:
     """Whether a file is of the same package as the module, or stands beside a module that is of none."""
     if "." in module:
         root = sys.modules[module.split(".")[0]]

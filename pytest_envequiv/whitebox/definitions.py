@@ -1,0 +1,200 @@
+"""Numbers that a port sets where nothing is traced: constants of a module or a class, defaults of arguments, attributes
+that are given in ``__init__``, what is computed in Python. By the time a step is traced they are numbers in its jaxpr;
+which ones is found by setting each a little otherwise, importing the port anew, and looking what has moved.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.program import Constant, Op, Program
+
+CALL = "_envequiv_instead"  # what an expression is handed to in the changed text
+NEAR = 1 / 64  # of its size, by which a number is moved to see what moves with it
+
+
+@dataclass(frozen=True)
+class Definition:
+    """An expression that gives a number when it is run in Python, as ``text[start:end]``.
+
+    name    what it is given to ("" where it has no name); ``beside``: the same for all that stand in one statement
+    """
+
+    name: str
+    place: Site
+    start: int
+    end: int
+    beside: int
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What another number changes in a program: numbers that stand in operations, and those that are its constants.
+
+    ops         operation -> {operand: (value before, value after)}
+    constants   place -> (value before, value after)
+    """
+
+    ops: dict[int, dict[int, tuple[Any, Any]]]
+    constants: dict[int, tuple[Any, Any]]
+
+    def __bool__(self) -> bool:
+        return bool(self.ops or self.constants)
+
+
+def definitions(text: str, file: str, busy: Container[int]) -> list[Definition]:
+    """The definitions in a module's text: all outside of functions; in functions those on whose lines nothing is traced
+    (``busy`` lines have operations). [] if it cannot be parsed."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return []
+    lines = text.splitlines(True)
+    starts = np.cumsum([0, *map(len, lines)])
+
+    def offset(line: int, column: int) -> int:  # columns count bytes
+        return int(starts[line - 1]) + len(lines[line - 1].encode()[:column].decode(errors="ignore"))
+
+    found = []
+    for number, parts in enumerate(_statements(tree, busy)):
+        for inner, node in (found for name, value in parts for found in _numbers(name, value)):
+            place = Site(file, node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0)
+            start, end = (offset(*p) for p in ((place.line, place.column), (place.end_line, place.end_column)))
+            found.append(Definition(inner, place, start, end, number))
+    return found
+
+
+def _statements(tree: ast.Module, busy: Container[int]) -> Iterator[list[tuple[str, ast.expr]]]:
+    """Of each statement, (name, expression) of what it assigns, returns or gives to an argument as its default."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            given = node.args
+            positional = [*given.posonlyargs, *given.args][-len(given.defaults) or None :]
+            yield [(a.arg, d) for a, d in zip(positional, given.defaults, strict=False)]
+            yield [(a.arg, d) for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True) if d is not None]
+        if not isinstance(node, ast.Assign | ast.AnnAssign | ast.Return) or node.value is None:
+            continue
+        if any(line in busy for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        names, values = getattr(target, "elts", []), getattr(node.value, "elts", [])
+        if names and len(names) == len(values):
+            yield [(_named(t), v) for t, v in zip(names, values, strict=True)]
+        else:
+            yield [(_named(target), node.value)]
+
+
+def _named(target: Any) -> str:
+    return str(getattr(target, "id", getattr(target, "attr", "")))
+
+
+def _numbers(name: str, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+    """(name, expression) of the parts of an expression that may be numbers."""
+    if isinstance(node, ast.Tuple | ast.List):
+        for part in node.elts:
+            yield from _numbers(name, part)
+    elif isinstance(node, ast.Dict):
+        for key, part in zip(node.keys, node.values, strict=True):
+            yield from _numbers(str(key.value) if isinstance(key, ast.Constant) else name, part)
+    elif isinstance(node, ast.Call):
+        for part in node.args:
+            yield from _numbers(name, part)
+        for keyword in node.keywords:
+            yield from _numbers(keyword.arg or name, keyword.value)
+    elif (
+        isinstance(node, ast.BinOp)
+        or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant))
+        or (isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float))
+    ):
+        yield name, node
+
+
+def changed(text: str, definition: Definition) -> str:
+    """The text with the definition's value handed to what ``instead`` puts there."""
+    expression = text[definition.start : definition.end]
+    return f"{text[: definition.start]}{CALL}({expression}){text[definition.end :]}"
+
+
+@contextmanager
+def instead(value: float | None) -> Iterator[list[tuple[float, float]]]:
+    """While it lasts, a changed text has ``value`` in the place of the number that is defined there, or one next to it
+    if that is None. Gives a list that fills with (number, what it was replaced by)."""
+    seen: list[tuple[float, float]] = []
+
+    def call(old: Any) -> Any:
+        if not isinstance(old, bool | int | float | np.number | np.bool_) and np.shape(old) != ():
+            return old
+        try:
+            new = _next(old) if value is None else type(old)(value) if isinstance(old, int | float) else old * 0 + value
+        except Exception:  # no number
+            return old
+        seen.append((float(old), float(new)))
+        return new
+
+    setattr(builtins, CALL, call)
+    try:
+        yield seen
+    finally:
+        delattr(builtins, CALL)
+
+
+def _next(old: Any) -> Any:
+    if isinstance(old, bool | np.bool_):
+        return not old
+    if isinstance(old, int | np.integer):
+        return old + 1
+    return old * (1 + NEAR) if float(old) else old + NEAR
+
+
+def moved(before: Program, after: Program) -> Moved | None:
+    """What differs between two programs in numbers alone; None if more does."""
+    if (
+        len(before.ops) != len(after.ops)
+        or before.inputs != after.inputs
+        or before.constants.keys() != after.constants.keys()
+    ):
+        return None
+    ops: dict[int, dict[int, tuple[Any, Any]]] = {}
+    for number, (a, b) in enumerate(zip(before.ops, after.ops, strict=True)):
+        if (a.name, a.shapes, a.dtypes, len(a.inputs)) != (b.name, b.shapes, b.dtypes, len(b.inputs)) or not _alike(
+            a, b
+        ):
+            return None
+        for slot, (x, y) in enumerate(zip(a.inputs, b.inputs, strict=True)):
+            if isinstance(x, Constant) != isinstance(y, Constant) or (not isinstance(x, Constant) and x != y):
+                return None
+            if isinstance(x, Constant) and isinstance(y, Constant) and not _same(x.value, y.value):
+                ops.setdefault(number, {})[slot] = x.value, y.value
+    pairs = ((place, value, after.constants[place]) for place, value in before.constants.items())
+    constants = {place: (x, y) for place, x, y in pairs if not _same(x, y)}
+    if any(np.shape(x) != np.shape(y) for x, y in constants.values()):
+        return None
+    return Moved(ops, constants)
+
+
+def _alike(a: Op, b: Op) -> bool:
+    """Whether two operations do the same, as far as their parameters are numbers and texts."""
+    simple = (bool, int, float, str, tuple)
+    return all(b.params.get(k) == v for k, v in a.params.items() if isinstance(v, simple) and _plain(v))
+
+
+def _plain(value: Any) -> bool:
+    return not isinstance(value, tuple) or all(isinstance(v, bool | int | float | str) for v in value)
+
+
+def _same(x: Any, y: Any) -> bool:
+    try:
+        return bool(np.shape(x) == np.shape(y) and np.array_equal(np.asarray(x), np.asarray(y)))
+    except Exception:  # a key
+        return True
+
+
+Retraced = Callable[[Definition, float | None], tuple[Program, float, float] | None]
