@@ -51,6 +51,21 @@ def pushed(backend):
     return after.state.fields["x_dot"] - start.state.fields["x_dot"]
 
 
+def test_an_edit_within_an_edit_leaves_the_outer_one_in_place(cartpole, unchanged):
+    """The edited file is imported anew for another of its package that it builds on, and still is the edited one."""
+    file, source = cartpole
+    base = file.replace("classic_control/cartpole", "environment")
+    outer, plain = source.replace("force_mag: float = 10.0", "force_mag: float = 20.0"), open(base).read()
+    with loaded(NAME, None, file, outer):
+        for _ in range(2):
+            with loaded(NAME, None, base, plain + "\n") as backend:
+                assert backend.spec.constants["force_mag"] == 20.0
+        with loaded(NAME, None, file, source) as backend:
+            assert backend.spec.constants["force_mag"] == 10.0
+        assert open_backend(NAME).spec.constants["force_mag"] == 20.0
+    assert open_backend(NAME).spec.constants["force_mag"] == 10.0
+
+
 def test_an_edit_takes_effect_and_goes_away(cartpole, unchanged):
     file, source = cartpole
     plain = pushed(open_backend(NAME))

@@ -53,12 +53,18 @@ def loaded(
     line_cache = linecache.cache.get(path)
     for module in stale:
         del sys.modules[module]
+    outer = _edits.get(path)
     sys.meta_path.insert(0, finder)
+    _edits[path] = source
     linecache.cache[path] = (len(source), None, source.splitlines(True), path)
     try:
         yield open_backend(name, options, like)
     finally:
         sys.meta_path.remove(finder)
+        if outer is None:
+            del _edits[path]
+        else:
+            _edits[path] = outer
         _restore(packages, before, bound)
         del linecache.cache[path]
         if line_cache is not None:
@@ -132,6 +138,9 @@ def name_of_module(name: str) -> str | None:
 # -- inside ----------------------------------------------------------------------------------------------------------
 
 
+_edits: dict[str, str] = {}  # file -> the text it is imported from, as long as a block lasts: they may be nested
+
+
 class _Loader(SourceFileLoader):
     """Imports a module from its file, or from another text in its place, under the file's name."""
 
@@ -168,7 +177,8 @@ class _Finder:
         old = self._stale[name]
         file = str(old.__file__)
         places = list(old.__path__) if hasattr(old, "__path__") else None
-        loader = _Loader(name, file, self._source if name == self._edited else None)
+        text = self._source if name == self._edited else _edits.get(file)
+        loader = _Loader(name, file, text)
         return importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=places)
 
 
