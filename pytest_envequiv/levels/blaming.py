@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -203,7 +203,7 @@ def _deciding(bench: Bench, what: str, wanted: Callable[[Op], bool]) -> list[Sit
     program = flat(bench.pair.target.backend.traced(what, ROWS).closed)  # type: ignore[attr-defined]
     found = []
     for definition in given.definitions:
-        other = given.retraced(definition, None)
+        other = given.retraced([(definition, None)])
         how = None if other is None else moved(program, other[0])
         if how is not None and any(wanted(program.ops[number]) for number in how.ops):
             found.append(definition.place)
@@ -215,24 +215,23 @@ def _on(sites: Iterable[Site]) -> Callable[[Op], bool]:
     return lambda op: op.site is not None and (op.site.file, op.site.line) in lines
 
 
-def _retraced(bench: Bench, what: str, definition: Definition, value: float | None) -> Any:
-    """(program of ROWS rows, number before, number there now) of the target with another number; None if it cannot be
-    opened or traced so, or the number is not used for it."""
-    return bench.once(("retraced", what, definition, value), lambda: _retrace(bench, what, definition, value))
+def _retraced(bench: Bench, what: str, chosen: Sequence[tuple[Definition, float | None]]) -> Any:
+    """See ``Retraced``: with ROWS rows. Each is asked once a run."""
+    return bench.once(("retraced", what, *chosen), lambda: _retrace(bench, what, chosen))
 
 
-def _retrace(bench: Bench, what: str, definition: Definition, value: float | None) -> Any:
-    file, options = definition.place.file, dict(bench.pair.contract.target_options)
-    text = changed(sources.text_of(file), definition)
+def _retrace(bench: Bench, what: str, chosen: Sequence[tuple[Definition, float | None]]) -> Any:
+    file, options = chosen[0][0].place.file, dict(bench.pair.contract.target_options)
+    text = changed(sources.text_of(file), [definition for definition, _ in chosen])
 
     def imported() -> Any:
         with (
-            instead(value) as seen,
+            instead([value for _, value in chosen]) as seen,
             unplayed(),
             loading.loaded(bench.settings.target, options, file, text, bench.pair.ref.spec) as backend,
         ):
             traced = backend.traced(what, ROWS)  # type: ignore[attr-defined]
-            return (flat(traced.closed), *seen[-1]) if seen else None
+            return (flat(traced.closed), [seen[n] for n in range(len(chosen))]) if len(seen) == len(chosen) else None
 
     try:
         return bench.pair.target.call("another definition", imported)

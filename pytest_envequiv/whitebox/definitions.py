@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -117,26 +117,30 @@ def _numbers(name: str, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         yield name, node
 
 
-def changed(text: str, definition: Definition) -> str:
-    """The text with the definition's value handed to what ``instead`` puts there."""
-    expression = text[definition.start : definition.end]
-    return f"{text[: definition.start]}{CALL}({expression}){text[definition.end :]}"
+def changed(text: str, chosen: Sequence[Definition]) -> str:
+    """The text with the values of some definitions handed to what ``instead`` puts there."""
+    for number, definition in sorted(enumerate(chosen), key=lambda entry: -entry[1].start):
+        expression = text[definition.start : definition.end]
+        text = f"{text[: definition.start]}{CALL}({number}, {expression}){text[definition.end :]}"
+    return text
 
 
 @contextmanager
-def instead(value: float | None) -> Iterator[list[tuple[float, float]]]:
-    """While it lasts, a changed text has ``value`` in the place of the number that is defined there, or one next to it
-    if that is None. Gives a list that fills with (number, what it was replaced by)."""
-    seen: list[tuple[float, float]] = []
+def instead(values: Sequence[float | None]) -> Iterator[dict[int, tuple[float, float]]]:
+    """While it lasts, a changed text has ``values`` in the place of the numbers that are defined there, or one next to
+    it where that is None. Gives a dict that fills with which of them was met: (number, what it was replaced by)."""
+    seen: dict[int, tuple[float, float]] = {}
 
-    def call(old: Any) -> Any:
+    def call(number: int, old: Any) -> Any:
+        value = values[number]
         if not isinstance(old, bool | int | float | np.number | np.bool_) and np.shape(old) != ():
             return old
         try:
             new = _next(old) if value is None else type(old)(value) if isinstance(old, int | float) else old * 0 + value
+            pair = float(old), float(new)
         except Exception:  # no number
             return old
-        seen.append((float(old), float(new)))
+        seen[number] = pair
         return new
 
     setattr(builtins, CALL, call)
@@ -197,4 +201,6 @@ def _same(x: Any, y: Any) -> bool:
         return True
 
 
-Retraced = Callable[[Definition, float | None], tuple[Program, float, float] | None]
+# Definitions with other values (None: one next to it) -> the program that this gives, and (number before, number there
+# now) of each; None if it cannot be traced so.
+Retraced = Callable[[Sequence[tuple[Definition, float | None]]], tuple[Program, list[tuple[float, float]]] | None]

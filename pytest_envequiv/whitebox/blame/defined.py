@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from pytest_envequiv.whitebox.blame.solving import UNLIKELY, numbers_for, solved
+from pytest_envequiv.whitebox.blame.solving import UNLIKELY, numbers_for, solved, target_of
 from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.trial import EXPLAINED, Trial
 from pytest_envequiv.whitebox.definitions import Definition, Moved, Retraced, moved
-from pytest_envequiv.whitebox.program import Constant, Op
+from pytest_envequiv.whitebox.program import Constant, Op, read
 
 PARTLY = 0.45  # of what is mended and not broken, where not all is
-NEARER = 3  # times that a number is looked at again from nearer by
+NEARER = 6  # times that a number is looked at again from nearer by
+HOPEFUL = 0.3  # of how far off it was, with which a number may be the one
 MOST_BESIDE = 6  # definitions of one statement that are exchanged
 
 
@@ -34,34 +35,32 @@ class Defined:
 def defined(trial: Trial, given: Defined) -> Iterator[Suspect]:
     """Definitions with another value of which everything is right: the reference's of that name, a usual slip, or one
     that is solved for; and two that stand side by side, exchanged."""
-    beside: dict[int, list[tuple[Definition, Moved, float, float]]] = {}
+    beside: dict[int, list[tuple[Definition, float]]] = {}
     for definition in given.definitions:
         found = _moved(trial, given, definition, None)
-        if found is None or not found[0]:
+        if found is None:
             continue
         how, old, new = found
         yield from _valued(trial, given, definition, how, old, new)
-        beside.setdefault(definition.beside, []).append((definition, how, old, new))
+        beside.setdefault(definition.beside, []).append((definition, old))
     for together in beside.values():
-        for one, other in combinations(together[:MOST_BESIDE], 2):
-            parts = [_at(trial, m, old, new, value) for (_, m, old, new), value in ((one, other[2]), (other, one[2]))]
-            values = trial.altered(parts[0][0] | parts[1][0], _merged(trial, parts[0][1], parts[1][1]))
-            if one[2] != other[2] and trial.explains(values):
-                for definition in (one[0], other[0]):
-                    yield Suspect(1.0, definition.place, f"{one[2]:.6g} and {other[2]:.6g} exchanged")
+        for (one, a), (other, b) in combinations(together[:MOST_BESIDE], 2):
+            again = given.retraced([(one, b), (other, a)]) if a != b else None
+            how_both = None if again is None else moved(trial.program, again[0])
+            if how_both and trial.explains(_run(trial, how_both, 0.0, 1.0, 1.0)):
+                for definition in (one, other):
+                    yield Suspect(1.0, definition.place, f"{a:.6g} and {b:.6g} exchanged")
 
 
 def _moved(
     trial: Trial, given: Defined, definition: Definition, value: float | None
 ) -> tuple[Moved, float, float] | None:
-    found = given.retraced(definition, value)
-    if found is None:
+    found = given.retraced([(definition, value)])
+    how = None if found is None else moved(trial.program, found[0])
+    if found is None or not how or not (how.constants or trial.suspected & how.ops.keys()):
         return None
-    program, old, new = found
-    how = moved(trial.program, program)
-    if how is None or new == old or not (how.constants or trial.suspected & how.ops.keys()):
-        return None
-    return how, old, new
+    ((old, new),) = found[1]
+    return None if new == old else (how, old, new)
 
 
 def _valued(
@@ -76,26 +75,40 @@ def _valued(
     def exact(value: float) -> float:
         """The score of a value, with the port imported anew."""
         found = _moved(trial, given, definition, value)
-        return 0.0 if found is None else _score(trial, _run(trial, found[0], old, found[2], found[2]))
+        return 0.0 if found is None else _score(trial, _run(trial, found[0], 0.0, 1.0, 1.0))
 
     if known is not None:
         yield Suspect(exact(known), definition.place, f"{name} is {known:.6g} in the reference, {old:.6g} here")
     for value, why, weight in numbers_for(trial, old):
         if trial.explains(_run(trial, how, old, new, value)) and (score := exact(value)) > 0:
             yield Suspect(score * weight, definition.place, why)
-    here = old
+    here, start, usual = old, old, _miss(trial, trial.values)
     for _ in range(NEARER if abs(new - old) != 1 else 0):  # where what comes of it is no straight line, from nearer by
         run = partial(_run, trial, how, here, new)
-        right = solved(trial, run, new if here != old else old)
+        right = solved(trial, run, start)
         for value, weight in right:
             if trial.explains(run(value)) and (score := exact(value)) > 0:
                 yield Suspect(score * weight, definition.place, f"{name} = {value:.6g} in the place of {old:.6g}")
                 if score == 1 and weight > UNLIKELY:
                     return
-        nearer = _moved(trial, given, definition, right[-1][0]) if right else None
-        if nearer is None or nearer[2] in (here, new):
+        near = right[-1][0] if right else old
+        if not right or near in (here, new) or _miss(trial, run(near)) > HOPEFUL * usual:
             return
-        how, here, new = _line(trial, how, nearer[0]), new, nearer[2]
+        nearer = _moved(trial, given, definition, near)
+        if nearer is None:
+            return
+        how, here, new, start = _line(trial, how, nearer[0]), new, nearer[2], near
+
+
+def _miss(trial: Trial, values: Mapping[int, Any]) -> float:
+    """How far off the output that is most off is, in the middle one of the rows that diverge."""
+    wanted = target_of(trial)
+    if wanted is None:
+        return np.inf
+    name, element = wanted
+    goal = trial.case.expected[name].astype(float)[:, element]
+    actual = np.asarray(read(values, trial.outputs[name]), float).reshape(trial.rows, -1)[:, element]
+    return float(np.median(np.nan_to_num(np.abs(actual - goal), nan=np.inf)[trial.diverging]))
 
 
 def _line(trial: Trial, one: Moved, other: Moved) -> Moved:
@@ -136,17 +149,6 @@ def _at(trial: Trial, how: Moved, old: float, new: float, value: float) -> tuple
             inputs[slot] = Constant(between(x, y))
         ops[number] = replace(op, inputs=tuple(inputs))
     return {place: between(x, y) for place, (x, y) in how.constants.items()}, ops
-
-
-def _merged(trial: Trial, one: Mapping[int, Op], other: Mapping[int, Op]) -> dict[int, Op]:
-    """Two sets of changed operations at once."""
-    found = dict(one)
-    for number, op in other.items():
-        before = trial.program.ops[number].inputs
-        mine = found[number].inputs if number in found else before
-        inputs = tuple(a if b is c else b for a, b, c in zip(mine, op.inputs, before, strict=True))
-        found[number] = replace(op, inputs=inputs)
-    return found
 
 
 def _score(trial: Trial, values: Mapping[int, Any]) -> float:
