@@ -80,7 +80,7 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     if step is not None:
         called, silent = _written_in(backend, "step", _outputs_of(bench, [check.field, *followers]))
         case, given = _step_case(bench, step, check.field, followers), _defined(bench, "step")
-        found = blame(case, where, called, silent, given)
+        found = [*blame(case, where, called, silent, given), *_begun(bench, case)]
         return _with_silent(_with_idle(found, backend.traced("step")), silent)
     if check.subject == "reset" and check.field != "joint":
         step = shared(bench)
@@ -100,6 +100,27 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     if check.subject == "auto_reset":
         return _retyped(backend) or _written(backend, "auto", but="step")
     return _behind(backend, check.field, bench)
+
+
+def _begun(bench: Bench, case: Case) -> list[Suspect]:
+    """Lines of the reset that give a state field its first value, of which a wrong output is made: first those of a
+    count that begins elsewhere than the reference's, or of a field that has another type after a step."""
+    backend: Any = bench.pair.target.backend
+    traced = backend.traced("step")
+    program = flat(traced.closed)
+    places = dict(zip(program.inputs, traced.inputs, strict=True))
+    sliced = zip(traced.outputs, slices(program), strict=True)
+    numbers = {n for output, behind in sliced if output in case.root for n in behind}
+    read = {places[a] for n in numbers for a in program.ops[n].inputs if a in places}
+    shifted = {f"state.{link.field}" for link in bench.pair.map.links if link.recode}
+    names = _written_in(backend, "reset")[0]
+    found = []
+    for field in sorted({*read, *case.root}):
+        retyped = field.partition(".")[2] in backend.retyped and field in case.root
+        score = 0.6 if retyped else 0.5 if field in shifted else 0.04
+        why = "it has another type after a step" if retyped else f"{field.partition('.')[2]} begins here"
+        found += [Suspect(score - 1e-4 * n, place, why) for n, place in enumerate(names.get(field, ()))]
+    return found
 
 
 def _outputs_of(bench: Bench, names: Container[str]) -> set[str]:

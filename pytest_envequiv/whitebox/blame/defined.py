@@ -79,10 +79,14 @@ def _valued(
 
     if known is not None:
         yield Suspect(exact(known), definition.place, f"{name} is {known:.6g} in the reference, {old:.6g} here")
+    if how.ops and abs(new - old) != 1 and old and (score := exact(-old)) == 1:
+        yield Suspect(score, definition.place, f"{name} = {-old:.6g} in the place of {old:.6g}")
+        return
     for value, why, weight in numbers_for(trial, old):
         if trial.explains(_run(trial, how, old, new, value)) and (score := exact(value)) > 0:
             yield Suspect(score * weight, definition.place, why)
-    here, start, usual = old, old, _miss(trial, trial.values)
+    usual = _miss(trial, trial.values)
+    here, start = old, old if np.isfinite(usual) else new  # a mass of nothing: from next to it
     for _ in range(NEARER if abs(new - old) != 1 else 0):  # where what comes of it is no straight line, from nearer by
         run = partial(_run, trial, how, here, new)
         right = solved(trial, run, start)

@@ -37,6 +37,7 @@ from pytest_envequiv.whitebox.blame.trial import (
 )
 from pytest_envequiv.whitebox.blame.unwritten import before_calls, exchanged, left_out, misnamed, unchanged
 from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.program import Constant
 from pytest_envequiv.whitebox.sources import Silent, element_place, operand_place, operator_line
 
 FEW = 5  # suspects; where there are not as many, lines are told of that stand before what is wrong
@@ -277,7 +278,8 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
     for group in groups:
         op = trial.program.ops[group[0]]
         place = op.outputs[0]
-        if len(group) > 1 or op.name in PASSING or op.dtypes[0].kind == "O":  # a key is not a number
+        written = all(isinstance(atom, Constant) for atom in op.inputs)  # a number that is handed on
+        if len(group) > 1 or (op.name in PASSING and not written) or op.dtypes[0].kind == "O":  # a key is not a number
             continue
         value = np.asarray(trial.values[place])
         if value.size not in (1, trial.rows):
