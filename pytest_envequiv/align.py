@@ -20,7 +20,8 @@ from pytest_envequiv.statemap import Link, Source, StateMap, offset
 
 CLOCKS = {
     "time", "t", "step", "steps", "stepcount", "stepcounter", "elapsedsteps", "timestep", "clock", "counter",
-    "numsteps", "stepnum", "curstep", "currentstep",
+    "numsteps", "stepnum", "curstep", "currentstep", "elapsed", "elapsedtime", "tick", "ticks", "frame", "frames",
+    "nsteps", "timesteps", "episodestep", "episodesteps", "stepsdone", "stepstaken",
 }  # fmt: skip
 CLOSE, ENOUGH = 1e-3, 0.9
 EXACT, NEAR = 0.995, 0.1  # a score that leaves no doubt; without one, scores that may as well be the best

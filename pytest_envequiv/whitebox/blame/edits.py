@@ -135,6 +135,8 @@ def _structure(op: Op) -> Iterator[Edit]:
         cases = len(op.inputs) - 1
         if cases == 2:
             yield Edit("branches exchanged", lambda o, v: o.run([v[0], v[2], v[1]]))
+        for a, b in combinations(range(min(cases, 6)), 2) if cases > 2 else ():
+            yield Edit(f"branches {a} and {b} exchanged", _exchanging(1 + a, 1 + b), 1.0, (a, b))
         for case in range(min(cases, 4)):
             yield Edit(f"always case {case}", _giving(lambda *v, c=case: v[1 + c]), 0.95)
     if op.name == "clamp":
