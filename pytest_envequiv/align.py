@@ -25,6 +25,7 @@ CLOCKS = {
 }  # fmt: skip
 CLOSE, ENOUGH = 1e-3, 0.9
 EXACT, NEAR = 0.995, 0.1  # a score that leaves no doubt; without one, scores that may as well be the best
+MOST_CODED = 100_000  # the largest whole number of which digits are looked for
 EARLY = (3, 1, 0)  # steps after the reset within which a port that runs away is still recognised
 UNMOVED = "nothing on the reference's side moves with it"
 
@@ -58,6 +59,12 @@ def _clock(source: Source) -> bool:
     """Of a count of steps no code is learned but another start: its values go on where those that were seen end, and
     a port that counts them wrongly would be taken for one that counts in other units."""
     return source.kind == "clock" or (source.kind == "state" and plain_name(source.name) == "clock")
+
+
+def _counts(code: Mapping[int, int]) -> bool:
+    """Whether a code counts steps, or those that are left: below nothing there are none."""
+    found = offset(code)
+    return found is not None and (found[1] > 0 or min(code.values()) >= 0)
 
 
 def plain_name(name: str) -> str:
@@ -117,6 +124,7 @@ def mapped(
     links: Sequence[Link], missing: Mapping[str, str], ambiguous: Mapping[str, str], reference: Mapping[str, Leaf]
 ) -> StateMap:
     """A map with what of the reference nobody reads."""
+    links = _placed(links)
     read = {s.name for link in links for s in link.sources if s.kind == "state"}
     return StateMap(tuple(links), dict(missing), tuple(n for n in reference if n not in read), dict(ambiguous))
 
@@ -136,13 +144,16 @@ def _parsed(text: str, name: str, reference: Mapping[str, Leaf]) -> Source:
     if text.startswith("constant:"):
         return Source("constant", value=(float(text.split(":", 1)[1]),))
     kind: Literal["state", "output"] = "output" if text.startswith("output:") else "state"
-    found = re.fullmatch(r"(.+?)(?:\[(\d+)\])?", text.removeprefix("output:"))
+    found = re.fullmatch(
+        r"(.+?)(?:\[(\d+)\])?(?:\s*//\s*([1-9]\d*))?(?:\s*%\s*([1-9]\d*))?", text.removeprefix("output:")
+    )
     assert found is not None
+    digit = (int(found[3] or 1), int(found[4] or 0)) if found[3] or found[4] else None
     if kind == "state" and found[1] not in reference:
         raise ContractError(
             f"[fields] {name} = {text!r}: the reference's state has {', '.join(reference) or 'no fields'}"
         )
-    return Source(kind, found[1], None if found[2] is None else int(found[2]))
+    return Source(kind, found[1], None if found[2] is None else int(found[2]), digit=digit)
 
 
 def by_name(name: str, leaf: Leaf, reference: Mapping[str, Leaf]) -> Link | None:
@@ -186,11 +197,16 @@ def _over(name: str, leaf: Leaf, pairs: Pairs, every: Pairs) -> tuple[Link | Non
     scored = [entry for entry in scored if entry[0] >= ENOUGH]
     if not scored:
         recoded = [(s, found) for s, column in whole if (found := _code(column, flat)) is not None]
-        recoded = [(s, found) for s, found in recoded if not _clock(s) or offset(found) is not None]
+        recoded = [(s, found) for s, found in recoded if not _clock(s) or _counts(found)]
         if recoded:
             source, code = min(recoded, key=lambda entry: _preference(entry[0], name))
             return Link(name, leaf, (source,), code, how="value"), "", 1.0
     constant = bool((flat == flat[:1]).all())
+    if not scored and not constant and size == 1:
+        of = [(s, fits) for s, column in whole if not _clock(s) and (fits := _digits(column[:, 0], flat[:, 0]))]
+        if of:
+            source, fits = min(of, key=lambda entry: _preference(entry[0], name))
+            return Link(name, leaf, (replace(source, digit=fits[0]),), how="value", fits=fits), "", 1.0
     if constant and name in pairs.moving:
         return None, "it does not move while both sides have the same history", 0.0
     if scored:
@@ -290,6 +306,38 @@ def _code(a: np.ndarray, b: np.ndarray) -> dict[int, int] | None:
     return dict(zip(both[0].tolist(), both[1].tolist(), strict=True))
 
 
+def _digits(a: np.ndarray, b: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """All (k, m) with which ``b`` is ``a // k % m`` in every row, or ``a // k`` (m = 0); both (rows,).
+
+    So a taxi's row, column, passenger and destination are one whole number in Gymnasium.
+    """
+    if a.dtype.kind not in "iu" or b.dtype.kind not in "iub" or a.min() < 0 or b.min() < 0 or a.max() > MOST_CODED:
+        return ()
+    a, b = a.astype(np.int64), b.astype(np.int64)
+    most, found = int(b.max()), []
+    if not most or len(np.unique(a)) <= len(np.unique(b)):
+        return ()
+    for k in range(1, int(a.max()) // most + 1):
+        period = int(np.gcd.reduce(a // k - b))
+        if period == 0:
+            found.append((k, 0))
+        elif m := next((m for m in range(most + 1, min(period, 4 * most + 4) + 1) if period % m == 0), 0):
+            found.append((k, m))
+    return tuple(found)
+
+
+def _placed(links: Sequence[Link]) -> list[Link]:
+    """Digits of which several fit as those that begin where another ends."""
+    ends = {link.fits[0][0] * link.fits[0][1] for link in links if len(link.fits) == 1}
+    found = []
+    for link in links:
+        if len(link.fits) > 1:
+            digit = next((d for d in link.fits if d[0] in ends), link.fits[-1])
+            link = replace(link, sources=(replace(link.sources[0], digit=digit),))
+        found.append(link)
+    return found
+
+
 # -- by what is shown ----------------------------------------------------------------------------------------------
 
 
@@ -315,6 +363,25 @@ def by_showing(
             found[field] = Link(
                 field, leaves[field], (Source("state", source),), None if same else recode, how="what is shown"
             )
+        found |= _digits_shown(
+            reference[0], np.asarray(reference[1][name]), target[0], np.asarray(target[1][target_name]), leaves
+        )
+    return found
+
+
+def _digits_shown(
+    ours: State, seen: np.ndarray, theirs: State, shown: np.ndarray, leaves: Mapping[str, Leaf]
+) -> dict[str, Link]:
+    """Fields that are digits of the target's observation, where the reference shows one field of its state as it is."""
+    same = [n for n, v in ours.fields.items() if v.size == seen.size and np.array_equal(v.ravel(), seen.ravel())]
+    if len(same) != 1 or shown.size != len(shown) or seen.dtype.kind not in "iu" or len(np.unique(seen)) < 2:
+        return {}
+    found = {}
+    for field, leaf in leaves.items():
+        value = theirs.fields[field]
+        if value.size == shown.size and (fits := _digits(shown.ravel(), value.ravel())):
+            source = Source("state", same[0], digit=fits[0])
+            found[field] = Link(field, leaf, (source,), how="what is shown", fits=fits)
     return found
 
 

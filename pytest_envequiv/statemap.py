@@ -17,12 +17,14 @@ class Source:
 
     kind   "state": the reference's field ``name`` (element ``index`` of it, or all); "output": what it showed;
            "clock": steps since the reset; "constant": ``value``; "free": any label
+    digit  (k, m): of whole numbers that are several in one, the one that is ``value // k % m`` (m = 0: ``value // k``)
     """
 
     kind: Literal["state", "output", "clock", "constant", "free"]
     name: str = ""
     index: int | None = None
     value: tuple[float, ...] = ()
+    digit: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         if self.kind == "constant":
@@ -30,6 +32,10 @@ class Source:
         if self.kind in ("clock", "free"):
             return self.kind
         text = self.name if self.index is None else f"{self.name}[{self.index}]"
+        if self.digit is not None:
+            text += (f" // {self.digit[0]}" if self.digit[0] > 1 else "") + (
+                f" % {self.digit[1]}" if self.digit[1] else ""
+            )
         return text if self.kind == "state" else f"output:{text}"
 
 
@@ -38,6 +44,7 @@ class Link:
     """A target field and its sources: one for the whole field, or one for each element in C order.
 
     ``recode`` translates whole numbers (reference value -> target value) where the sides number things differently.
+    ``fits``: digits of the source that were all the same as the field, as far as was seen.
     """
 
     field: str
@@ -45,6 +52,7 @@ class Link:
     sources: tuple[Source, ...]
     recode: Mapping[int, int] | None = None
     how: str = "name"
+    fits: tuple[tuple[int, int], ...] = ()
 
     @property
     def comparable(self) -> bool:
@@ -130,7 +138,11 @@ def _read(
     if s.kind == "free":
         return seeds % free.get(link.field, 2)
     column = (state.fields if s.kind == "state" else seen)[s.name]
-    return column if s.index is None else column.reshape(rows, -1)[:, s.index]
+    column = column if s.index is None else column.reshape(rows, -1)[:, s.index]
+    if s.digit is None:
+        return column
+    whole = column // s.digit[0]
+    return whole % s.digit[1] if s.digit[1] else whole
 
 
 def _recoded(value: np.ndarray, recode: Mapping[int, int]) -> np.ndarray:

@@ -73,3 +73,29 @@ def test_of_a_clock_no_code_is_learned_but_another_start():
     assert of("time", "time") == "elapsed_steps" == of("time", "fast")
     assert of("time", "later").startswith("elapsed_steps recoded") and of("t", "left").startswith("elapsed_steps rec")
     assert of("kind", "kind") == "kind recoded {0: 3, 1: 1, 2: -1}", "a numbering is"
+
+
+def test_digits_of_a_whole_number_are_found_and_where_several_fit_the_one_that_begins_where_another_ends():
+    rng = np.random.default_rng(0)
+    row, column, rider, goal = (rng.integers(0, most, 300) for most in (5, 5, 5, 4))
+    coded = ((row * 5 + column) * 5 + rider) * 4 + goal
+    keep = coded < 480  # the last of the rows is never seen to its end: 99 would do as well as 100
+    theirs = {"row": row, "column": column, "rider": rider, "goal": goal, "other": rng.integers(0, 5, 300)}
+    theirs = {name: value[keep] for name, value in theirs.items()}
+    pairs = align.Pairs(State({"s": coded[keep]}), {}, np.zeros(keep.sum(), int), State(theirs))
+    leaves = {name: Leaf((), "int32") for name in theirs}
+    found = align.propose(leaves, {"s": Leaf((), "int64")}, pairs, {}, {})
+    assert {link.field: str(link) for link in found.links} == {
+        "row": "s // 100", "column": "s // 20 % 5", "rider": "s // 4 % 5", "goal": "s % 4",
+    }  # fmt: skip
+    assert set(found.missing) == {"other"}
+    after = found.apply(State({"s": np.array([0, 123, 499])}), {}, np.zeros(3), np.zeros(3), {}).fields
+    assert [after[n].tolist() for n in ("row", "column", "rider", "goal")] == [
+        [0, 1, 4],
+        [0, 1, 4],
+        [0, 0, 4],
+        [0, 3, 3],
+    ]
+    given = {link.field: str(link) for link in found.links} | {"other": "s // 7"}
+    again = align.propose(leaves, {"s": Leaf((), "int64")}, None, given, {})
+    assert {link.field: str(link) for link in again.links} == given

@@ -46,6 +46,17 @@ def half_of_the_end_nameless(state, action):
     return obs, new_state, reward, state["x"] > 3, truncated, {}
 
 
+def truncated_nameless(state, action):
+    new_state, reward, terminated = {"x": state["x"] + 1}, 2 * state["x"], state["x"] > 3
+    return new_state, seen(state), reward, terminated, state["x"] > 5
+
+
+def a_discount_follows(state, action):
+    obs, new_state, reward, done = seen(state), {"x": state["x"] + 1}, 2 * state["x"], state["x"] > 3
+    discount = 1.0 - done
+    return obs, new_state, reward, done, discount
+
+
 def done_nameless(state, action):
     obs, new_state, reward = seen(state), {"x": state["x"] + 1}, 2 * state["x"]
     return obs, new_state, reward, state["x"] > 3, {}
@@ -77,7 +88,7 @@ def another_order(state, action):
 
 STEPS = [
     looks, looks_and_says_done, ends_nameless, half_of_the_end_nameless, done_nameless, state_first, reward_nameless,
-    nothing_named, seen_as_a_dict, another_order,
+    nothing_named, seen_as_a_dict, another_order, truncated_nameless, a_discount_follows,
 ]  # fmt: skip
 
 

@@ -213,9 +213,11 @@ def _completed(names: Sequence[str | None], items: Sequence[Any]) -> Sequence[st
         if len(early) > 1:
             return []
         found[early[0]] = OBSERVATION
-    if not {DONE, TERMINATED} & set(names):
-        for place, name in zip(late, [n for n in (TERMINATED, TRUNCATED) if n not in names], strict=False):
-            found[place] = name
+    if {DONE, TERMINATED} & set(names):  # a number that follows may be anything, a flag is the other end
+        late = [i for i in late if _is_flag(items[i])]
+    ends = [] if DONE in names else [name for name in (TERMINATED, TRUNCATED) if name not in names]
+    for place, name in zip(late, ends, strict=False):
+        found[place] = name
     return found
 
 

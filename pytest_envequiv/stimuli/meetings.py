@@ -86,7 +86,7 @@ def _input(pair: Pair, name: str) -> Input | None:
     if link is None or link.recode:
         return None
     source = link.sources[max(element, 0)] if len(link.sources) > 1 else link.sources[0]
-    if source.kind != "state" or not states.movable(pair, pair.sample, source.name):
+    if source.kind != "state" or source.digit or not states.movable(pair, pair.sample, source.name):
         return None
     return Input("state", source.name, element if source.index is None else source.index)
 
