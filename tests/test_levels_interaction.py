@@ -248,5 +248,5 @@ def test_a_clock_that_is_moved_is_the_targets_clock_too(equal):
 
 def test_whole_number_states_have_no_boundary():
     ids = {c.subject for c in judging.of("maze").checks if c.level == "L2"}
-    assert ids == {"play", "limit", "branches"}
+    assert ids == {"play", "limit", "coverage", "branches"}  # what must not be moved is gone to
     assert maze.LIMIT - 1 in judging.of("maze").bench.step("limit").rows.clock

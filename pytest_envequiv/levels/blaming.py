@@ -117,7 +117,7 @@ def _begun(bench: Bench, case: Case) -> list[Suspect]:
     found = []
     for field in sorted({*read, *case.root}):
         retyped = field.partition(".")[2] in backend.retyped and field in case.root
-        score = 0.6 if retyped else 0.5 if field in shifted else 0.04
+        score = 0.6 if retyped else 0.5 if field in shifted else 0.02
         why = "it has another type after a step" if retyped else f"{field.partition('.')[2]} begins here"
         found += [Suspect(score - 1e-4 * n, place, why) for n, place in enumerate(names.get(field, ()))]
     return found

@@ -58,7 +58,7 @@ def sources(bench: Bench) -> list[str]:
         found.append("pairs")
     if pair.time_limit is not None and states.clocks(pair, pair.sample):
         found.append("limit")
-    if movable and bench.covered:
+    if bench.covered and (movable or states.walked(pair, pair.sample)):
         found.append("coverage")
     return found
 

@@ -3,7 +3,9 @@
 A candidate is a way to a live state: put the reference into a made-up state, step it once, and what it steps into
 without ending is live. The made-up states are bred from the ways that were kept: a field moved a little, a lot, to a
 boundary, by the distance that a comparison is from its threshold; fields of two parents mixed; and two parents on both
-sides of a threshold (or one nearer to it than the other) blended so that the comparison should just be a tie.
+sides of a threshold (or one nearer to it than the other) blended so that the comparison should just be a tie. Where the
+state holds whole numbers that must not be moved (places on a grid, cards), some go on from a state that was kept: then
+it is an exploration that returns to where it saw something new (Ecoffet et al., First return, then explore, 2021).
 
 Kept is what shows a side of a branch that few rows have shown, two sides that no row has shown together, or a
 comparison nearer to its threshold, from below or from above, than any row before. That a float is exactly at a
@@ -26,13 +28,14 @@ from pytest_envequiv.verdict import Progress, silent
 if TYPE_CHECKING:  # a pair is handed in; nothing of it is needed to read this file
     from pytest_envequiv.pair import Pair
 
-BATCH = 2_048  # candidates of one generation
+BATCH, STRIDE = 2_048, 256  # candidates of one generation; and where each goes on by one step
 QUOTA = 24  # rows kept for one side
+ELSEWHERE = 64  # rows of one generation kept for being somewhere else
 NEARER = 0.5  # how much nearer to a threshold a row must be to be kept for that
 PAIRS = 4_096  # new pairs of sides looked at in one generation
 FLAGS = 256  # boundaries that count like sides
 FINEST = 7  # smallest moves are 10 ** -FINEST of a field's range
-WAYS = ("little", "lot", "boundary", "threshold", "mix", "blend", "clock", "act")
+WAYS = ("little", "lot", "boundary", "threshold", "mix", "blend", "clock", "act", "onward")
 
 Look = Callable[[Rows], tuple[np.ndarray, np.ndarray]]  # rows -> (hits bool[B, sides], distances float[B, comparisons])
 
@@ -74,6 +77,7 @@ class Archive:
     ways: list[Ways] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
     distances: list[np.ndarray] = field(default_factory=list)
+    met: set[bytes] = field(default_factory=set)  # what the numbers that must not be moved have been
     size: int = 0
 
     @staticmethod
@@ -81,9 +85,9 @@ class Archive:
         nearest = np.full((2, comparisons), np.inf)
         return Archive(np.zeros(sides, int), np.zeros((sides, sides), bool), nearest, np.full((2, comparisons), -1))
 
-    def keep(self, ways: Ways, rows: Rows, hits: np.ndarray, distances: np.ndarray) -> None:
+    def keep(self, ways: Ways, rows: Rows, hits: np.ndarray, distances: np.ndarray, walking: list[str]) -> None:
         """Keep those rows that show something new."""
-        chosen: list[int] = []
+        chosen = self._elsewhere(rows, walking)
         for side in np.flatnonzero(self.times < QUOTA):
             chosen += np.flatnonzero(hits[:, side])[: QUOTA - self.times[side]].tolist()
         wide = hits.astype(np.float32)
@@ -112,6 +116,18 @@ class Archive:
         self.distances.append(distances[kept])
         self.size += len(kept)
 
+    def _elsewhere(self, rows: Rows, walking: list[str]) -> list[int]:
+        """Rows in which the numbers that must not be moved are what they have not been."""
+        if not walking:
+            return []
+        parts = [np.ascontiguousarray(rows.state.fields[n]).reshape(len(rows), -1) for n in walking]
+        first: dict[bytes, int] = {}
+        for number in range(len(rows)):
+            first.setdefault(b"".join(part[number].tobytes() for part in parts), number)
+        new = [key for key in first if key not in self.met][:ELSEWHERE]
+        self.met.update(new)
+        return [first[key] for key in new]
+
     def parents(self) -> tuple[Ways, np.ndarray]:
         """All ways that were kept, and their distances."""
         action = {k: np.concatenate([w.action[k] for w in self.ways]) for k in self.ways[0].action}
@@ -131,16 +147,18 @@ def searched(
     ]
     reaches = [reach for reach in reaches if len(reach.boundaries)]
     clocks = states.clocks(pair, played) if pair.time_limit is not None else []
+    walking = states.walked(pair, played)
     # What is nearer to an end than the coarser side can tell would be beyond it there.
     slack = 4 * max((f.eps for f in pair.fields if not f.exact), default=0.0)
     archive: Archive | None = None
-    for tried in range(0, count, BATCH):
+    batch = STRIDE if walking else BATCH
+    for tried in range(0, count, batch):
         progress("searching for states by coverage", tried, count)
-        size = min(BATCH, count - tried)
+        size = min(batch, count - tried)
         if archive is None or not archive.size:
             ways = _begun(pair, played, size, rng)
         else:
-            ways = _bred(pair, archive, reaches, clocks, size, rng)
+            ways = _bred(pair, archive, reaches, clocks, walking, size, rng)
         rows, origin = states.entered(pair, ways.before)
         inside = np.flatnonzero(states.within(rows, limits, slack))
         if not len(inside):
@@ -150,7 +168,7 @@ def searched(
         hits, distances = look(rows)
         hits = np.concatenate([hits, _standing(reaches, rows)], 1)
         archive = archive or Archive.empty(hits.shape[1], distances.shape[1])
-        archive.keep(ways, rows, hits, distances)
+        archive.keep(ways, rows, hits, distances, walking)
     return Rows.join(archive.rows) if archive is not None and archive.size else None
 
 
@@ -177,7 +195,13 @@ def _begun(pair: Pair, played: Play, count: int, rng: np.random.Generator) -> Wa
 
 
 def _bred(
-    pair: Pair, archive: Archive, reaches: list[Reach], clocks: list[str], count: int, rng: np.random.Generator
+    pair: Pair,
+    archive: Archive,
+    reaches: list[Reach],
+    clocks: list[str],
+    walking: list[str],
+    count: int,
+    rng: np.random.Generator,
 ) -> Ways:
     """Children of what was kept; half of them of rows that are nearest to some threshold."""
     every, distances = archive.parents()
@@ -186,8 +210,11 @@ def _bred(
     if len(holders):
         first = np.where(rng.random(count) < 0.5, rng.choice(holders, count), first)
     second = rng.integers(0, archive.size, count)
-    possible = [w for w in WAYS if (reaches or w in ("clock", "act")) and (clocks or w != "clock")]
+    can = {"clock": bool(clocks), "act": True, "onward": bool(walking)}
+    possible = [w for w in WAYS if can.get(w, bool(reaches))]
     way = rng.choice(possible, count)
+    newest = rng.integers(max(archive.size - ELSEWHERE, 0), archive.size, count)
+    first = np.where((way == "onward") & (rng.random(count) < 0.5), newest, first)
 
     share = np.zeros(count)  # how far to go from the first parent to the second
     if distances.shape[1]:
@@ -203,6 +230,9 @@ def _bred(
     share = np.where(way == "blend", share, 0.0)
 
     parent, partner = every.take(first), every.take(second)
+    if walking:
+        there = Rows.join(archive.rows).take(first)
+        parent = Ways(_either(way == "onward", there, parent.before), parent.action)
     fields = {n: v.reshape(count, -1).copy() for n, v in parent.before.state.fields.items()}
     chosen = rng.integers(0, max(len(reaches), 1), count)
     for place, reach in enumerate(reaches):
@@ -221,11 +251,17 @@ def _bred(
             fields[name] = np.where((way == "clock")[:, None], clock[:, None], fields[name])
     state = State({n: fields[n].reshape(v.shape).astype(v.dtype) for n, v in parent.before.state.fields.items()})
 
-    act = (way == "act") | (rng.random(count) < 0.1)
+    act = (way == "act") | (way == "onward") | (rng.random(count) < 0.1)
     entering = _acts(pair, parent.before.action, partner.before.action, share, act, rng)
     then = _acts(pair, parent.action, partner.action, share, act | (rng.random(count) < 0.2), rng)
     before = replace(parent.before, state=state, clock=clock)
     return Ways(before.doing(states.legal(entering, before, pair, rng)), then)
+
+
+def _either(which: np.ndarray, one: Rows, other: Rows) -> Rows:
+    """Row by row one or the other."""
+    both = Rows.join([replace(rows, state=State(rows.state.fields)) for rows in (one, other)])
+    return both.take(np.where(which, 0, len(which)) + np.arange(len(which)))
 
 
 def _moved(

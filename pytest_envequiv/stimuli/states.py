@@ -316,6 +316,14 @@ def movable(pair: Pair, played: Play, name: str) -> bool:
     return bool(numbers and named_in(pair.contract.live, [name]) and name not in clocks(pair, played))
 
 
+def walked(pair: Pair, played: Play) -> list[str]:
+    """State fields that can only be come to by going there: whole numbers that are no clock, differ in play, and must
+    not be moved."""
+    left = [n for n in played.rows.state.fields if not movable(pair, played, n) and n not in clocks(pair, played)]
+    values = {n: played.rows.state.fields[n] for n in left}
+    return [n for n, v in values.items() if v.dtype.kind in "biu" and bool((v != v[:1]).any())]
+
+
 def places(pair: Pair, played: Play, name: str, element: int) -> np.ndarray:
     """The boundaries of one element of a movable field. A whole number may be next to one, and anywhere the rule lets
     it be in some state of play."""
