@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -16,6 +16,8 @@ from pytest_envequiv.whitebox.blame.trial import EXPLAINED, Trial
 from pytest_envequiv.whitebox.definitions import Definition, Moved, Retraced, moved
 from pytest_envequiv.whitebox.program import Constant, Op, read
 
+LIKELY, READ = 0.5, 0.98  # score from which lines that read a number are told of; what they have of it
+FEW_LINES = 3
 PARTLY = 0.45  # of what is mended and not broken, where not all is
 NEARER = 6  # times that a number is looked at again from nearer by
 HOPEFUL = 0.3  # of how far off it was, with which a number may be the one
@@ -41,7 +43,9 @@ def defined(trial: Trial, given: Defined) -> Iterator[Suspect]:
         if found is None:
             continue
         how, old, new = found
-        yield from _valued(trial, given, definition, how, old, new)
+        for suspect in _valued(trial, given, definition, how, old, new):
+            yield suspect
+            yield from reading(trial, suspect, how.ops)
         beside.setdefault(definition.beside, []).append((definition, old))
     for together in beside.values():
         for (one, a), (other, b) in combinations(together[:MOST_BESIDE], 2):
@@ -50,6 +54,15 @@ def defined(trial: Trial, given: Defined) -> Iterator[Suspect]:
             if how_both and trial.explains(_run(trial, how_both, 0.0, 1.0, 1.0)):
                 for definition in (one, other):
                     yield Suspect(1.0, definition.place, f"{a:.6g} and {b:.6g} exchanged")
+
+
+def reading(trial: Trial, suspect: Suspect, numbers: Iterable[int]) -> Iterator[Suspect]:
+    """Where another number would be right, and only a few lines read it: these, of which as much can be wrong."""
+    sites = [trial.program.ops[n].site for n in numbers if n in trial.suspected]
+    lines = {(site.file, site.line): site for site in sites if site is not None}
+    if suspect.score >= LIKELY and len(lines) <= FEW_LINES:
+        for site in lines.values():
+            yield Suspect(suspect.score * READ, site, f"reads what line {suspect.site.line} sets")
 
 
 def _moved(

@@ -22,7 +22,7 @@ import numpy as np
 from pytest_envequiv.whitebox.blame import edits
 from pytest_envequiv.whitebox.blame.arguments import handed, vectors
 from pytest_envequiv.whitebox.blame.brackets import restoring
-from pytest_envequiv.whitebox.blame.defined import Defined, defined
+from pytest_envequiv.whitebox.blame.defined import Defined, defined, reading
 from pytest_envequiv.whitebox.blame.names import Programs, renamed
 from pytest_envequiv.whitebox.blame.solving import numbers_for, solve_values, solved
 from pytest_envequiv.whitebox.blame.suspects import Suspect
@@ -201,7 +201,9 @@ def _settings(trial: Trial, where: Mapping[str, Site]) -> Iterator[Suspect]:
         size = np.size(trial.values[place])
         if name in where and size <= MOST_ELEMENTS:
             for element in range(size):
-                yield from _setting(trial, name, place, element, where[name])
+                for suspect in _setting(trial, name, place, element, where[name]):
+                    yield suspect
+                    yield from reading(trial, suspect, trial.users.get(place, ()))
             for a, b in combinations(range(size), 2):
                 changed = np.array(trial.values[place])
                 changed.flat[[a, b]] = changed.flat[[b, a]]
