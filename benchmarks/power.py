@@ -1,12 +1,13 @@
 """What the verifier catches, on the five Gymnasium/gymnax pairs of classic control, by mutants of the gymnax side.
 
     python benchmarks/power.py [--sample N] [--seed S] [--profile quick] [--workers W] [--timeout T]
-                               [--output DIR] [NAME ...]
+                               [--output DIR] [--styles] [NAME ...]
 
 MountainCarContinuous is measured on a copy of gymnax's file, made in a temporary folder, in which the wall bug is
-mended; the others on gymnax as it is installed. What survives ``quick`` and is detectable is judged again with
-``thorough``. Everything is drawn from the seed. Writes one JSON report and one plot a pair, and prints a table in
-Markdown.
+mended; the others on gymnax as it is installed. With ``--styles`` the ports are those in ``benchmarks/styles``, each
+written in a manner of its own: constants of the module, a class, loops, branches. What survives ``quick`` and is
+detectable is judged again with ``thorough``. Everything is drawn from the seed. Writes one JSON report and one plot a
+pair, and prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -28,6 +30,13 @@ from pytest_envequiv.power.measure import Result
 from pytest_envequiv.power.mutants import Mutant
 from pytest_envequiv.verdict import Settings, pair_name
 
+STYLES = {
+    "CartPole-v1": "pole_vector",
+    "MountainCar-v0": "hill_cond",
+    "MountainCarContinuous-v0": "hill_class:Hill",
+    "Acrobot-v1": "acro_loop",
+    "Pendulum-v1": "swing",
+}
 NAMES = ("CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1")
 
 
@@ -74,12 +83,14 @@ def _written(
     where = Path(output) / "power" / f"{pair_name(plan.settings.ref, plan.settings.target)}.json"
     where.parent.mkdir(parents=True, exist_ok=True)
     where.write_text(json.dumps(told, indent=1), encoding="utf-8")
-    table.plot(pairs, f"mutants of gymnax's {name}, {plan.settings.profile}", str(where.with_suffix(".png")))
+    title = f"mutants of {plan.settings.target} ({name}), {plan.settings.profile}"
+    table.plot(pairs, title, str(where.with_suffix(".png")))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--styles", action="store_true", help="the ports of benchmarks/styles in gymnax's place")
     parser.add_argument("--sample", type=int, help="mutants a pair (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--profile", default="quick")
@@ -93,10 +104,11 @@ def main() -> None:
         "line in five", "root field", "median", "doubtful", "took",
     )  # fmt: skip
     rows = []
+    sys.path.insert(0, str(Path(__file__).parent / "styles"))
     with tempfile.TemporaryDirectory() as folder:
         for name in options.names or NAMES:
             target = wall.target(folder) if name == wall.NAME else f"gymnax:{name}"
-            rows.append(measured(name, target, options))
+            rows.append(measured(name, STYLES[name] if options.styles else target, options))
     print()
     for row in (head, ["---"] * len(head), *rows):
         print(f"| {' | '.join(row)} |")
