@@ -111,7 +111,7 @@ class Verdict:
     """What one check found. ``summary`` is one line; ``evidence`` is JSON-safe and holds the numbers behind it.
 
     Keys of ``evidence`` with a fixed meaning (all optional): "transitions", "episodes", "seconds",
-    "terminations", "truncations", "ties" (exact mismatches at a rounding boundary, not decided), "diverging" (how
+    "terminations", "truncations", "ties" (exact mismatches at a rounding boundary, not counted), "diverging" (how
     many of the transitions), "detectable_effect" (the smallest a statistical check could have seen, as text).
     ``follows`` names the check whose divergence explains this one. ``counterexample`` is a path.
     """

@@ -54,7 +54,7 @@ def test_a_follower_whose_root_did_not_run_is_shown_by_itself():
 def test_what_an_equal_does_not_say_is_said():
     evidence = {"ties": 3, "detectable_effect": "0.1 sd"}
     assert terminal.uncertain([verdict("L3-stats-x", EQUAL, evidence=evidence)]) == [
-        "ties: L3-stats-x: 3 mismatches at a rounding boundary, not decided",
+        "ties: L3-stats-x: 3 mismatches at a rounding boundary, not counted",
         "smallest detectable effect: 0.1 sd (L3-stats-x)",
     ]
 

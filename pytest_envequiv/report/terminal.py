@@ -221,7 +221,7 @@ def transfers(verdicts: Sequence[Verdict]) -> list[str]:
 def uncertain(verdicts: Sequence[Verdict]) -> list[str]:
     """What an EQUAL does not say: ties at a rounding boundary, and effects too small to be seen."""
     ties = [
-        f"ties: {v.check.id}: {v.evidence['ties']} mismatches at a rounding boundary, not decided"
+        f"ties: {v.check.id}: {v.evidence['ties']} mismatches at a rounding boundary, not counted"
         for v in verdicts
         if v.evidence.get("ties")
     ]
