@@ -91,8 +91,12 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
             found = blame(case, where, called, silent, given)
             return _with_silent(_with_idle(found, backend.traced("reset")), silent)
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
-        decisive = _deciding(bench, "reset", lambda op: op.name == "draw")
-        return _lines([*decisive, *(s.site for s in _written(backend, "reset"))], 0.2, "part of the reset")
+        written = [s.site for s in _written(backend, "reset")]
+        if check.subject == "draws":  # what they are drawn from is another
+            decisive = _deciding(bench, "reset", lambda op: op.name == "draw")
+            return _lines([*decisive, *written], 0.2, "part of the reset")
+        behind = _deciding(bench, "reset", _on(written))
+        return _lines([*written[:DIRECT], *behind, *written[DIRECT:]], 0.2, "part of the reset")
     if check.subject in ("spec", "contains"):
         return _spaces(bench, check)
     if check.subject in ("action_range", "illegal_action"):

@@ -113,6 +113,7 @@ def _numbers(name: str, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         isinstance(node, ast.BinOp)
         or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant))
         or (isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float))
+        or (isinstance(node, ast.Name) and name.isupper())  # one constant is another
     ):
         yield name, node
 

@@ -16,6 +16,7 @@ from pytest_envequiv.whitebox.blame.trial import EXPLAINED, Trial
 from pytest_envequiv.whitebox.definitions import Definition, Moved, Retraced, moved
 from pytest_envequiv.whitebox.program import Constant, Op, read
 
+THRESHOLD, HALVINGS = 0.9, 12  # weight of a number found by the side on which flags are; steps to find it
 LIKELY, READ = 0.5, 0.98  # score from which lines that read a number are told of; what they have of it
 FEW_LINES = 3
 PARTLY = 0.45  # of what is mended and not broken, where not all is
@@ -92,12 +93,21 @@ def _valued(
 
     if known is not None:
         yield Suspect(exact(known), definition.place, f"{name} is {known:.6g} in the reference, {old:.6g} here")
-    if how.ops and abs(new - old) != 1 and old and (score := exact(-old)) == 1:
-        yield Suspect(score, definition.place, f"{name} = {-old:.6g} in the place of {old:.6g}")
+    turned = _moved(trial, given, definition, -old) if how.ops and abs(new - old) != 1 and old else None
+    if turned is not None and trial.explains(_run(trial, turned[0], 0.0, 1.0, 1.0)):
+        yield Suspect(1.0, definition.place, f"{name} = {-old:.6g} in the place of {old:.6g}")
         return
+    curved = turned is not None and _curved(trial, how, old, new, turned[0])
     for value, why, weight in numbers_for(trial, old):
-        if trial.explains(_run(trial, how, old, new, value)) and (score := exact(value)) > 0:
+        if (curved or trial.explains(_run(trial, how, old, new, value))) and (score := exact(value)) > 0:
             yield Suspect(score * weight, definition.place, why)
+            if score == 1:
+                return
+    if target_of(trial) is None and abs(new - old) != 1:
+        at = _threshold(trial, partial(_run, trial, how, old, new), old)
+        if at is not None and exact(at) == 1:
+            yield Suspect(THRESHOLD, definition.place, f"{name} = {at:.6g} in the place of {old:.6g}")
+            return
     usual = _miss(trial, trial.values)
     here, start = old, old if np.isfinite(usual) else new  # a mass of nothing: from next to it
     for _ in range(NEARER if abs(new - old) != 1 else 0):  # where what comes of it is no straight line, from nearer by
@@ -115,6 +125,35 @@ def _valued(
         if nearer is None:
             return
         how, here, new, start = _line(trial, how, nearer[0]), new, nearer[2], near
+
+
+def _curved(trial: Trial, how: Moved, old: float, new: float, turned: Moved) -> bool:
+    """Whether what comes of a number is no straight line, by what came of its opposite."""
+    places, ops = _at(trial, how, old, new, -old)
+    pairs = [(places[p], turned.constants.get(p, (x, x))[1]) for p, (x, _) in how.constants.items()]
+    for number, slots in how.ops.items():
+        there = turned.ops.get(number, {})
+        pairs += [(read({}, ops[number].inputs[s]), there.get(s, (x, x))[1]) for s, (x, _) in slots.items()]
+    return not all(np.allclose(a, b, rtol=1e-3, atol=1e-9) for a, b in pairs)
+
+
+def _threshold(trial: Trial, run: Callable[[float], Mapping[int, Any]], old: float) -> float | None:
+    """The number nearest to ``old`` with which every row is right that was wrong, where only flags are."""
+
+    def mended(value: float) -> bool:
+        return trial.verdict(run(value))[0] >= EXPLAINED
+
+    for sign in (1, -1):
+        far = next((f for k in range(10, -1, -1) if mended(old * (1 + (f := sign * 2.0**-k)))), None)
+        if far is None:
+            continue
+        near = 0.0
+        for _ in range(HALVINGS):
+            middle = (near + far) / 2
+            near, far = (near, middle) if mended(old * (1 + middle)) else (middle, far)
+        if trial.explains(run(old * (1 + far))):
+            return old * (1 + far)
+    return None
 
 
 def _miss(trial: Trial, values: Mapping[int, Any]) -> float:
