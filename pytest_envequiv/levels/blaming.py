@@ -230,7 +230,10 @@ def _deciding(bench: Bench, what: str, wanted: Callable[[Op], bool]) -> list[Sit
     for definition in given.definitions:
         other = given.retraced([(definition, None)])
         how = None if other is None else moved(program, other[0])
-        if how is not None and any(wanted(program.ops[number]) for number in how.ops):
+        if how is None:
+            continue
+        read = (op for op in program.ops if how.constants.keys() & {a for a in op.inputs if isinstance(a, int)})
+        if any(wanted(op) for op in (*(program.ops[number] for number in how.ops), *read)):
             found.append(definition.place)
     return found
 
