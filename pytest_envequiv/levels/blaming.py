@@ -29,7 +29,7 @@ from pytest_envequiv.whitebox.blame.trial import PASSING, Case
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.definitions import Definition, changed, definitions, instead, moved
 from pytest_envequiv.whitebox.jaxprs import Site, Traced
-from pytest_envequiv.whitebox.program import Constant, Op, flat
+from pytest_envequiv.whitebox.program import Constant, Op, Program, flat
 
 ROWS, DIVERGING = 256, 144  # rows a suspicion is tried on, and how many of them diverge, if there are as many
 SHORT = 16  # elements of an array of the reference's settings that are numbers to try
@@ -175,8 +175,9 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
             lines = other.used | other.made
             here = suspect.site.file == other.place.file and suspect.site.line in lines
             called = any(c.file == other.place.file and c.line in lines for c in suspect.callers)
-            if here or called:
-                score = suspect.score * (PASSED_ON if here and not other.busy else HANDED_ON)
+            given = any((c.file, c.line) == (other.place.file, other.place.line) for c in suspect.callers[:1])
+            if here or called or given:
+                score = suspect.score * (PASSED_ON if (here or given) and not other.busy else HANDED_ON)
                 more.append(Suspect(score, other.place, f"passes on what line {suspect.site.line} uses"))
     for suspect in (s for s in found if s.missing):
         line = sources.next_statement(suspect.site)
@@ -217,7 +218,8 @@ def _defined(bench: Bench, what: str) -> Defined | None:
     found = [d for file, lines in busy.items() for d in definitions(sources.text_of(file), file, lines)]
     constants = {bare(n): np.ravel(v) for n, v in bench.pair.ref.spec.constants.items() if np.size(v) == 1}
     known = {name: float(value[0]) for name, value in constants.items()}
-    return Defined(found, partial(_retraced, bench, what), known, bare) if len(found) <= MOST_DEFINED else None
+    few = found if len(found) <= MOST_DEFINED else []
+    return Defined(few, partial(_retraced, bench, what), partial(_reprogrammed, bench, what), known, bare)
 
 
 def _deciding(bench: Bench, what: str, wanted: Callable[[Op], bool]) -> list[Site]:
@@ -249,21 +251,29 @@ def _retraced(bench: Bench, what: str, chosen: Sequence[tuple[Definition, float 
 
 
 def _retrace(bench: Bench, what: str, chosen: Sequence[tuple[Definition, float | None]]) -> Any:
-    file, options = chosen[0][0].place.file, dict(bench.pair.contract.target_options)
+    file = chosen[0][0].place.file
     text = changed(sources.text_of(file), [definition for definition, _ in chosen])
+    with instead([value for _, value in chosen]) as seen:
+        program = _program(bench, what, file, text)
+    return (program, [seen[n] for n in range(len(chosen))]) if program and len(seen) == len(chosen) else None
 
-    def imported() -> Any:
-        with (
-            instead([value for _, value in chosen]) as seen,
-            unplayed(),
-            loading.loaded(bench.settings.target, options, file, text, bench.pair.ref.spec) as backend,
-        ):
-            traced = backend.traced(what, ROWS)  # type: ignore[attr-defined]
-            return (flat(traced.closed), [seen[n] for n in range(len(chosen))]) if len(seen) == len(chosen) else None
+
+def _reprogrammed(bench: Bench, what: str, file: str, text: str) -> Program | None:
+    """See ``Reprogrammed``: with ROWS rows. Each is asked once a run."""
+    return bench.once(("reprogrammed", what, file, text), lambda: _program(bench, what, file, text))
+
+
+def _program(bench: Bench, what: str, file: str, text: str) -> Program | None:
+    """The target's program, traced with another text in the place of a file's."""
+    options = dict(bench.pair.contract.target_options)
+
+    def imported() -> Program:
+        with unplayed(), loading.loaded(bench.settings.target, options, file, text, bench.pair.ref.spec) as backend:
+            return flat(backend.traced(what, ROWS).closed)  # type: ignore[attr-defined]
 
     try:
-        return bench.pair.target.call("another definition", imported)
-    except Exception:  # whatever a port raises with a number that it was not made for
+        return bench.pair.target.call("another text", imported)
+    except Exception:  # whatever a port raises with what it was not made for
         return None
 
 

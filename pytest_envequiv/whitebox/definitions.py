@@ -57,19 +57,27 @@ def definitions(text: str, file: str, busy: Container[int]) -> list[Definition]:
         tree = ast.parse(text)
     except SyntaxError:
         return []
+    span = offsets(text)
+    found = []
+    for number, parts in enumerate(_statements(tree, busy)):
+        for inner, node in (found for name, value in parts for found in _numbers(name, value, bool(name))):
+            place = Site(file, node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0)
+            found.append(Definition(inner, place, *span(node), number))
+    return found
+
+
+def offsets(text: str) -> Callable[[ast.expr], tuple[int, int]]:
+    """Where an expression of a text begins and ends in it."""
     lines = text.splitlines(True)
     starts = np.cumsum([0, *map(len, lines)])
 
     def offset(line: int, column: int) -> int:  # columns count bytes
         return int(starts[line - 1]) + len(lines[line - 1].encode()[:column].decode(errors="ignore"))
 
-    found = []
-    for number, parts in enumerate(_statements(tree, busy)):
-        for inner, node in (found for name, value in parts for found in _numbers(name, value)):
-            place = Site(file, node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0)
-            start, end = (offset(*p) for p in ((place.line, place.column), (place.end_line, place.end_column)))
-            found.append(Definition(inner, place, start, end, number))
-    return found
+    return lambda node: (
+        offset(node.lineno, node.col_offset),
+        offset(node.end_lineno or node.lineno, node.end_col_offset or 0),
+    )
 
 
 def _statements(tree: ast.Module, busy: Container[int]) -> Iterator[list[tuple[str, ast.expr]]]:
@@ -96,8 +104,8 @@ def _named(target: Any) -> str:
     return str(getattr(target, "id", getattr(target, "attr", "")))
 
 
-def _numbers(name: str, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
-    """(name, expression) of the parts of an expression that may be numbers."""
+def _numbers(name: str, node: ast.expr, whole: bool = False) -> Iterator[tuple[str, ast.expr]]:
+    """(name, expression) of the parts of an expression that may be numbers. ``whole``: it is all that has the name."""
     if isinstance(node, ast.Tuple | ast.List):
         for part in node.elts:
             yield from _numbers(name, part)
@@ -113,7 +121,7 @@ def _numbers(name: str, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         isinstance(node, ast.BinOp)
         or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant))
         or (isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float))
-        or (isinstance(node, ast.Name) and name.isupper())  # one constant is another
+        or (isinstance(node, ast.Name | ast.Attribute) and (whole or name.isupper()))  # one constant is another
     ):
         yield name, node
 

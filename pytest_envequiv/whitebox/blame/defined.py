@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.whitebox.blame.rewritten import Reprogrammed
 from pytest_envequiv.whitebox.blame.solving import UNLIKELY, numbers_for, solved, target_of
 from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.trial import EXPLAINED, Trial
@@ -27,10 +28,12 @@ MOST_BESIDE = 6  # definitions of one statement that are exchanged
 
 @dataclass(frozen=True)
 class Defined:
-    """The definitions of a target, how it is traced with another value of one, and the reference's settings by name."""
+    """The definitions of a target, how it is traced with another value of one and how from another text, and the
+    reference's settings by name."""
 
     definitions: Sequence[Definition]
     retraced: Retraced
+    reprogrammed: Reprogrammed
     known: Mapping[str, float]
     bare: Callable[[str], str]
 

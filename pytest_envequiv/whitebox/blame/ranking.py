@@ -24,6 +24,7 @@ from pytest_envequiv.whitebox.blame.arguments import handed, vectors
 from pytest_envequiv.whitebox.blame.brackets import restoring
 from pytest_envequiv.whitebox.blame.defined import Defined, defined, reading
 from pytest_envequiv.whitebox.blame.names import Programs, renamed
+from pytest_envequiv.whitebox.blame.rewritten import rewritten
 from pytest_envequiv.whitebox.blame.solving import numbers_for, solve_values, solved
 from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.terms import missing
@@ -35,7 +36,7 @@ from pytest_envequiv.whitebox.blame.trial import (
     Trial,
     scope,
 )
-from pytest_envequiv.whitebox.blame.unwritten import before_calls, exchanged, left_out, misnamed, unchanged
+from pytest_envequiv.whitebox.blame.unwritten import before_calls, exchanged, left_out, misnamed, unchanged, unread
 from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.program import Constant
 from pytest_envequiv.whitebox.sources import Silent, element_place, operand_place, operator_line
@@ -122,8 +123,12 @@ def blame(
             if reached(ENOUGH):
                 break
             keep(found)
+    if given is not None and not reached(ENOUGH):
+        keep(rewritten(trial, given.reprogrammed))
     if not reached(SUFFICIENT):
         keep(left_out(trial, names))
+    if not reached(CLIPPED):
+        keep(unread(silent))
     if len(best) < FEW:
         keep(before_calls(trial))
     # Of lines that explain as much, those of the port itself come before those of a library it builds on.

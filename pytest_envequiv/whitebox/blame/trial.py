@@ -185,13 +185,14 @@ class Trial:
                             heappush(queue, user)
         return values
 
-    def misses(self, values: Mapping[int, Any]) -> np.ndarray:
-        """bool (outputs, B): where an output is not as expected."""
+    def misses(self, values: Mapping[int, Any], outputs: Mapping[str, Atom] | None = None) -> np.ndarray:
+        """bool (outputs, B): where an output is not as expected. ``outputs``: where they stand in another program."""
+        outputs = outputs or self.outputs
         found = []
         for name, expected in self.case.expected.items():
-            if name not in self.outputs:
+            if name not in outputs:
                 continue
-            actual = np.asarray(read(values, self.outputs[name])).reshape(self.rows, -1)
+            actual = np.asarray(read(values, outputs[name])).reshape(self.rows, -1)
             with np.errstate(all="ignore"):
                 error = np.abs(actual.astype(float) - expected.astype(float))
                 same = (actual == expected) | ((actual != actual) & (expected != expected))
@@ -199,16 +200,21 @@ class Trial:
             found.append(np.asarray(wrong).any(1) & self.case.counts[name])
         return np.stack(found)
 
-    def verdict(self, values: Mapping[int, Any]) -> tuple[float, float]:
+    def verdict(self, values: Mapping[int, Any], outputs: Mapping[str, Atom] | None = None) -> tuple[float, float]:
         """(share of the diverging rows that are right now, share of the others that are wrong now)."""
-        now = np.asarray(self.misses(values).any(0))
+        now = np.asarray(self.misses(values, outputs).any(0))
         mended = 1.0 - float(now[self.diverging].mean())
         broken = float(now[~self.diverging].mean()) if (~self.diverging).any() else 0.0
         return mended, broken
 
-    def explains(self, values: Mapping[int, Any]) -> bool:
-        mended, broken = self.verdict(values)
+    def explains(self, values: Mapping[int, Any], outputs: Mapping[str, Atom] | None = None) -> bool:
+        mended, broken = self.verdict(values, outputs)
         return mended >= EXPLAINED and broken <= 1 - EXPLAINED
+
+    def explained_by(self, program: Program) -> bool:
+        """Whether everything is right in another program. Raises whatever it raises that takes or draws otherwise."""
+        values = program.run(self.case.arguments, self.case.draws)
+        return self.explains(values, dict(zip(self.case.traced.outputs, program.outputs, strict=True)))
 
 
 class _Layered(dict[int, Any]):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_envequiv.whitebox import rewrites
 from pytest_envequiv.whitebox.blame import edits
 from pytest_envequiv.whitebox.blame.names import function_at, variables
 from pytest_envequiv.whitebox.blame.suspects import Suspect
@@ -19,6 +20,7 @@ from pytest_envequiv.whitebox.sources import Silent, function_starts, nodes_in, 
 
 BEFORE, NEAREST = 0.03, 10  # score of the lines before a call that leads to what is wrong; how many are told of
 LEFT_OUT = 0.3  # score of a line near which something is missing, of which is known only what it should give
+UNREAD, FEW_LINES = 0.55, 3  # of one of a few lines of a function that does not read what it is given
 EXCHANGED = 0.94
 LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
 
@@ -70,6 +72,20 @@ def left_out(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Susp
                 site = Site(made.file, line, line, function=made.function)
                 why = f"{right:.6g} is right here and there: something is missing after line {made.line}"
                 yield Suspect(LEFT_OUT - 1e-3 * n, site, why)
+
+
+def unread(silent: Sequence[Silent]) -> Iterator[Suspect]:
+    """Lines that compute nothing, in functions that name something and never read it: it may be missing there."""
+    lines: dict[tuple[str, ast.FunctionDef], list[Site]] = {}
+    for place in (s.place for s in silent if not s.busy):
+        function = function_at(text_of(place.file), place.function, place.line)
+        if function is not None:
+            lines.setdefault((place.file, function), []).append(place)
+    for (_, function), places in lines.items():
+        names = rewrites.unread(function)
+        for place in places if names else ():
+            score = UNREAD if len(places) <= FEW_LINES else LEFT_OUT
+            yield Suspect(score, place, f"nothing reads {', '.join(names)}, and nothing is computed here")
 
 
 def _one_number(trial: Trial, output: str) -> float | None:

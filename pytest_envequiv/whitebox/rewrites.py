@@ -1,0 +1,198 @@
+"""Other ways in which functions could hand their values on: what is unpacked, passed or listed in another order, or
+another name, field or type in the place of one.
+
+Such a slip leaves no operation, or others than were there: it is found by tracing what would have been written.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations, pairwise
+
+from pytest_envequiv.whitebox.definitions import offsets
+from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.sources import class_fields, functions_in, nodes_of, text_of
+
+MOST_BESIDE = 6  # elements of one list that are exchanged
+FLOATS, WHOLES = (
+    {"float16", "float32", "float64", "bfloat16", "float_"},
+    {"int8", "int16", "int32", "int64", "uint8", "uint32"},
+)
+KEYS = {"self", "cls", "key", "rng", "rng_key", "seed"}
+NAMED = ast.Name | ast.Attribute
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A file's text with one thing written otherwise on one line, and in words what."""
+
+    place: Site
+    text: str
+    why: str
+
+
+def rewrites(files: list[str], functions: Container[str]) -> Iterator[Rewrite]:
+    """The rewrites of some functions, the likelier kinds first, each text once."""
+    found = list(functions_in(files, functions))
+    seen = {text_of(file) for file in files}
+    called = {key: names for file in files for key, names in _parameters(file).items()}
+    kinds = (partial(_expected, called), _unread, _neighbours, _twice, _types, _exchanges, _fields, _names)
+    for kind in kinds:
+        for file, function in found:
+            for node, change in kind(function):
+                text = _written(file, change)
+                if text not in seen:
+                    seen.add(text)
+                    place = Site(file, node.lineno, node.lineno, node.col_offset, function=function.name)
+                    yield Rewrite(place, text, "; ".join(why for _, _, why in change if why))
+
+
+def unread(function: ast.FunctionDef) -> list[str]:
+    """What a function is given or gives a name, and never reads; not what it draws from, which many do not need."""
+    nodes = list(ast.walk(function))
+    read = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store)}
+    return [name for name in _bound(function) if name not in read | KEYS and not name.startswith("_")]
+
+
+Change = list[tuple[ast.expr, str | ast.expr, str]]  # (expression, what stands there instead, in words)
+Kind = Callable[[ast.FunctionDef], Iterator[tuple[ast.expr, Change]]]
+
+
+def _expected(called: Mapping[str, Sequence[str]], function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """What is called as the parameter it is handed to, in the place of what is."""
+    bound = _bound(function)
+    for node in (n for n in ast.walk(function) if isinstance(n, ast.Call)):
+        names = called.get(getattr(node.func, "id", getattr(node.func, "attr", "")), ())
+        given = [*zip(names, node.args, strict=False), *((k.arg or "", k.value) for k in node.keywords)]
+        for name, value in given:
+            if bound.get(name, node.lineno) < node.lineno and isinstance(value, NAMED) and ast.unparse(value) != name:
+                yield value, [(value, name, f"{name} in the place of {ast.unparse(value)}")]
+
+
+def _neighbours(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """Two things of a kind that follow one another, exchanged. Numbers are told by their definitions."""
+    for parts in _lists(function):
+        yield from _exchanged(pairwise(parts))
+
+
+def _exchanges(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """Any two things of a kind that stand side by side, exchanged."""
+    for parts in _lists(function):
+        yield from _exchanged(combinations(parts[:MOST_BESIDE], 2))
+
+
+def _exchanged(pairs: Iterable[tuple[ast.expr, ast.expr]]) -> Iterator[tuple[ast.expr, Change]]:
+    for one, other in pairs:
+        if type(one) is type(other) and not isinstance(one, ast.Constant):
+            why = f"{ast.unparse(one)} and {ast.unparse(other)} exchanged"
+            yield one, [(one, other, why), (other, one, "")]
+
+
+def _unread(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """What is never read, in the place of a name that is handed on."""
+    yield from _replaced(_handed(function), _bound(function), unread(function))
+
+
+def _twice(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """Another name in the place of one that is handed on twice at once."""
+    for parts in _lists(function):
+        names = [n.id for n in parts if isinstance(n, ast.Name)]
+        again = [n for n in parts if isinstance(n, ast.Name) and names.count(n.id) > 1]
+        yield from _replaced(again, _bound(function), list(_bound(function)))
+
+
+def _names(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """Another name in the place of one that is handed on."""
+    yield from _replaced(_handed(function), _bound(function), list(_bound(function)))
+
+
+def _replaced(
+    nodes: Iterable[ast.expr], bound: Mapping[str, int], names: Sequence[str]
+) -> Iterator[tuple[ast.expr, Change]]:
+    for node in nodes:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            for name in names:
+                if name != node.id and bound[name] < node.lineno:
+                    yield node, [(node, name, f"{name} in the place of {node.id}")]
+
+
+def _types(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """A whole number's type where a fraction's stands, and the other way round."""
+    for node in ast.walk(function):
+        name = getattr(node, "attr", getattr(node, "id", ""))
+        other = "int32" if name in FLOATS else "float32" if name in WHOLES else ""
+        if other and isinstance(node, NAMED):
+            text = other if isinstance(node, ast.Name) else f"{ast.unparse(node.value)}.{other}"
+            yield node, [(node, text, f"{other} in the place of {name}")]
+
+
+def _fields(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """Another field of the same thing in the place of one that is handed on."""
+    fields: dict[str, dict[str, None]] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            fields.setdefault(node.value.id, {})[node.attr] = None
+    for node in _handed(function):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            for name in fields[node.value.id]:
+                if name != node.attr:
+                    yield node, [(node, f"{node.value.id}.{name}", f"{name} in the place of {node.attr}")]
+
+
+def _lists(function: ast.FunctionDef) -> Iterator[list[ast.expr]]:
+    """Expressions that stand side by side: elements, arguments, what values are unpacked into."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Tuple | ast.List):
+            yield node.elts
+        elif isinstance(node, ast.Call):
+            yield [*node.args, *(keyword.value for keyword in node.keywords)]
+        elif isinstance(node, ast.Dict):
+            yield node.values
+
+
+def _handed(function: ast.FunctionDef) -> Iterator[ast.expr]:
+    """What is handed on as it stands: to a call, into a list, under another name, or back; or only a part of it is."""
+    for node in ast.walk(function):
+        parts = [node.value] if isinstance(node, ast.Assign | ast.AnnAssign | ast.Return) and node.value else []
+        for part in [*parts, *(_own_lists(node))]:
+            bare = part.value if isinstance(part, ast.Subscript | ast.Starred) else part
+            if isinstance(bare, NAMED) and isinstance(bare.ctx, ast.Load):
+                yield bare
+
+
+def _own_lists(node: ast.AST) -> list[ast.expr]:
+    if isinstance(node, ast.Tuple | ast.List):
+        return node.elts
+    return [*node.args, *(keyword.value for keyword in node.keywords)] if isinstance(node, ast.Call) else []
+
+
+def _bound(function: ast.FunctionDef) -> dict[str, int]:
+    """What a function calls its arguments and variables -> the line on which it first does."""
+    given = function.args
+    found = {a.arg: function.lineno for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found[node.id] = min(found.get(node.id, node.lineno), node.lineno)
+    return found
+
+
+def _parameters(file: str) -> dict[str, list[str]]:
+    """Functions and classes of a file -> what their parameters and fields are called, in order."""
+    functions = (n for n in nodes_of(file) if isinstance(n, ast.FunctionDef))
+    own = {f.name: [a.arg for a in (*f.args.posonlyargs, *f.args.args) if a.arg != "self"] for f in functions}
+    return own | class_fields(text_of(file))
+
+
+def _written(file: str, change: Change) -> str:
+    """The text of a file with some expressions in the place of others."""
+    text = text_of(file)
+    spans = offsets(text)
+    edits = [
+        (*spans(node), other if isinstance(other, str) else text[slice(*spans(other))]) for node, other, _ in change
+    ]
+    for start, end, other in sorted(edits, reverse=True):
+        text = text[:start] + other + text[end:]
+    return text
