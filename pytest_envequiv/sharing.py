@@ -17,24 +17,29 @@ from pytest_envequiv.stimuli.play import Rows, seeds_for
 if TYPE_CHECKING:  # a pair is handed in
     from pytest_envequiv.pair import Pair
 
+TOGETHER = 0.98  # correlation from which two sides make nearly the same of a draw
+
 
 def align_resets(pair: Pair, seeds: np.ndarray, own: Outcome) -> tuple[drawing.Matching | None, str]:
-    """How both sides can begin alike: "tape", "seed" or "none"."""
-    ours = pair.sample.resets
+    """How both sides can begin alike: "tape", "seed" or "none"; which draws are which, if they are shared, or if the
+    target's are too coarse for that."""
+    ours, coarse = pair.sample.resets, None
     if ours.draws is not None and own.draws is not None and any(not drawing.trivial(d) for d in ours.draws):
         match = drawing.match(ours.draws, own.draws)
         again = replace(drawing.match(drawing.regrouped(ours.draws, own.draws), own.draws), regrouped=True)
         ways = [
             way for m in (match, again) if m.links and not m.unused for way in ((m, m.by_place()) if m.moved else (m,))
         ]
-        for way in ways:
-            fed = pair.target.reset(seeds, pair.fed(way, ours.draws, lambda: own))
-            # Draws that look alike but are used in another way bring no two episodes together.
+        tried = [(way, pair.target.reset(seeds, pair.fed(way, ours.draws, lambda: own))) for way in ways]
+        # Draws that look alike but are used in another way bring no two episodes together.
+        for way, fed in tried:
             if _alike(pair, ours, fed) >= 0.5 or _same_states(pair, ours, fed):
                 return way, "tape"
-    if _alike(pair, ours, own) >= align.ENOUGH:
-        return None, "seed"
-    return None, "none"
+        for way, fed in tried:
+            if way.whole and _together(pair, ours, fed):
+                return way, "tape"
+        coarse = match if match.coarse else None  # so coarse that no two beginnings are alike
+    return coarse, "seed" if _alike(pair, ours, own) >= align.ENOUGH else "none"
 
 
 def align_steps(pair: Pair, own: Outcome, seeds: np.ndarray) -> tuple[drawing.Matching | None, str]:
@@ -120,6 +125,22 @@ def _alike(pair: Pair, ours: Outcome, theirs: Outcome) -> float:
         y = np.asarray(theirs.outputs[target_name], float).reshape(len(agree), -1)
         agree &= (np.isclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True)).all(1)
     return float(agree.mean()) if pair.observations else 0.0
+
+
+def _together(pair: Pair, ours: Outcome, theirs: Outcome) -> bool:
+    """Whether all that is seen goes up and down together on both sides: they make the same of their draws, but for a
+    slip in it (another scale, half precision), which could not be told from chance if each side drew for itself."""
+    seen = False
+    for target_name, name in pair.observations.items():
+        x = np.asarray(ours.outputs[name], float).reshape(len(ours.state), -1)
+        y = np.asarray(theirs.outputs[target_name], float).reshape(len(ours.state), -1)
+        for a, b in zip(x.T, y.T, strict=True):
+            if np.ptp(a) == 0 and np.ptp(b) == 0:
+                continue
+            if not (np.ptp(a) > 0 and np.ptp(b) > 0 and np.corrcoef(a, b)[0, 1] >= TOGETHER):
+                return False
+            seen = True
+    return seen
 
 
 def _same_states(pair: Pair, ours: Outcome, theirs: Outcome) -> bool:

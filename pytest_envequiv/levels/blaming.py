@@ -28,6 +28,7 @@ NAMED = 10  # suspects in a report
 PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
 HANDED_ON = 0.9  # to one that also computes something else, or by a call
 DIRECT = 2  # lines that come before those which set the numbers there, where nothing can be tried
+DRAWN = 0.3  # of a line that draws, where the reference draws from other bounds or more finely
 PART = 0.88  # at most, of a line of an expression on which no operation begins
 
 
@@ -78,13 +79,15 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
             others = [n for n, f in step.found.items() if f.rows.any() and n != check.field]
             called, silent = _written_in(backend, "reset", _outputs_of(bench, [check.field, *others]))
             case, given = reset_case(bench, step, check.field, others), defined(bench, "reset")
-            found = blame(case, where, called, silent, given)
+            found = [*blame(case, where, called, silent, given), *_drawn(bench, case)]
             return _with_silent(_with_idle(found, backend.traced("reset")), silent)
     if check.subject in ("reset", "seeds") or (check.subject, check.field) == ("draws", "reset"):
         written = [s.site for s in _written(backend, "reset")]
         if check.subject == "draws":  # what they are drawn from is another
             decisive = _deciding(bench, "reset", lambda op: op.name == "draw")
-            return _lines([*decisive, *written], 0.2, "part of the reset")
+            match = bench.pair.reset_match
+            coarse = match is not None and not match.moved  # the bounds are right
+            return _lines([*written, *decisive] if coarse else [*decisive, *written], 0.2, "part of the reset")
         behind = _deciding(bench, "reset", _on(written))
         return _lines([*written[:DIRECT], *behind, *written[DIRECT:]], 0.2, "part of the reset")
     if check.subject in ("spec", "contains"):
@@ -115,6 +118,17 @@ def _begun(bench: Bench, case: Case) -> list[Suspect]:
         why = "it has another type after a step" if retyped else f"{field.partition('.')[2]} begins here"
         found += [Suspect(score - 1e-4 * n, place, why) for n, place in enumerate(names.get(field, ()))]
     return found
+
+
+def _drawn(bench: Bench, case: Case) -> list[Suspect]:
+    """The lines that draw what a wrong output of a reset is made of. Draws are given in a trial: that they are drawn
+    between other bounds, or as another type, is not to be seen there."""
+    match, program = bench.pair.reset_match, flat(case.traced.closed)
+    own = match is not None and (match.scaled or match.coarse)
+    sliced = zip(case.traced.outputs, slices(program), strict=True)
+    numbers = {n for output, behind in sliced if output in case.root for n in behind}
+    sites = {op.site for n in numbers if (op := program.ops[n]).name == "draw" and op.site is not None}
+    return _lines(sorted(sites), DRAWN if own else 0.04, "it is drawn here")
 
 
 def _outputs_of(bench: Bench, names: Container[str]) -> set[str]:

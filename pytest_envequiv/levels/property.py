@@ -161,8 +161,8 @@ def _map(bench: Bench, check: Check) -> Verdict:
 def _draws(bench: Bench, check: Check) -> Verdict:
     pair = bench.pair
     mode, match = (pair.reset_mode, pair.reset_match) if check.field == "reset" else (pair.step_mode, pair.step_match)
-    if match is not None and match.moved:
-        return said(check, DIFFERENT, match.moved[0], match.moved[1:])
+    if match is not None and (apart := (*match.moved, *match.coarse)):
+        return said(check, DIFFERENT, apart[0], apart[1:])
     if check.field == "step" and pair.one_sided:
         return said(check, DIFFERENT, pair.one_sided)
     if check.field == "step" and pair.doubt:

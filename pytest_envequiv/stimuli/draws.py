@@ -18,6 +18,8 @@ class Matching:
     """links: index of the target's draw -> label of the reference's. ``free``: target draws nothing is known of.
 
     moved    links whose bounds differ: text for each
+    coarse   links whose numbers have half precision, where the reference draws more finely between the same bounds:
+             text for each
     unused   reference draws that no target draw takes
     scaled   links by which not the value is handed on but where it lies between its bounds
     regrouped   the reference's draws are those that ``regrouped`` makes of them
@@ -27,6 +29,7 @@ class Matching:
     free: tuple[int, ...]
     unused: tuple[str, ...]
     moved: tuple[str, ...]
+    coarse: tuple[str, ...] = ()
     scaled: frozenset[int] = frozenset()
     regrouped: bool = False
 
@@ -82,11 +85,17 @@ def match(reference: Tape, target: Tape) -> Matching:
                             f"the reference's at {draw.site} from {_range(draw)}"
                         )
                     break
+    pairs = [(target[i], theirs[label]) for i, label in links.items()]
     return Matching(
         links,
         tuple(i for i in wanted if i not in links),
         tuple(f"{d.kind}{list(d.shape)} at {d.site}" for label, d in theirs.items() if label not in links.values()),
         tuple(moved),
+        tuple(
+            f"{d.kind} at {d.site} is drawn as {d.value.dtype}, of few values, the reference's at {other.site} is not"
+            for d, other in pairs
+            if _half(d) and not _half(other) and _same_bounds(other, d, 1e-2)
+        ),
     )
 
 
@@ -129,20 +138,27 @@ def _fits(reference: Draw, target: Draw, strict: bool) -> bool:
     if unit:
         low, high = _bounds(reference)
         return bool(np.all(low == 0) and np.all(high == 1))
-    if not strict:
-        return True
+    return not strict or _same_bounds(reference, target)
+
+
+def _same_bounds(reference: Draw, target: Draw, rtol: float = 1e-5) -> bool:
     return all(
-        _close(a[reference.present].mean(0), b[target.present].mean(0))
+        _close(a[reference.present].mean(0), b[target.present].mean(0), rtol)
         for a, b in zip(_bounds(reference), _bounds(target), strict=True)
     )
 
 
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Bounds agree to single precision, NaN with NaN, one number with the same number for each element."""
+def _half(draw: Draw) -> bool:
+    """Whether it is a fraction in half precision (float16, bfloat16): one of some thousand numbers."""
+    return draw.value.dtype.kind not in "biu" and draw.value.dtype.itemsize < 4
+
+
+def _close(a: np.ndarray, b: np.ndarray, rtol: float) -> bool:
+    """Bounds agree, NaN with NaN, one number with the same number for each element."""
     a, b = np.ravel(a), np.ravel(b)
     if len(a) != len(b) and 1 not in (len(a), len(b)):
         return False
-    return bool(np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True))
+    return bool(np.allclose(a, b, rtol=rtol, atol=rtol / 10, equal_nan=True))
 
 
 def _range(draw: Draw) -> str:

@@ -307,11 +307,13 @@ def element_place(place: Site, element: int, count: int) -> Site:
     return place
 
 
-def operand_place(place: Site, number: int, count: int) -> Site:
+def operand_place(place: Site, number: int, count: int, chosen: bool) -> Site:
     """Where one of the ``count`` operands of the expression at a place stands, if it is no expression itself; else the
-    place."""
+    place. ``chosen``: it is one of those that a branch gives, not what it is chosen by."""
     span = (place.line, place.end_line, place.column, place.end_column)
-    parts = operands_in(text_of(place.file)).get(span, (None, ()))[1]
+    node, parts = operands_in(text_of(place.file)).get(span, (None, ()))
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("switch", "cond"):
+        return place if chosen else replace(place, line=node.args[0].lineno, end_line=node.args[0].lineno)
     if len(parts) != count or isinstance(parts[number], ast.BinOp | ast.Call):
         return place
     return replace(place, line=parts[number].lineno, end_line=parts[number].lineno)

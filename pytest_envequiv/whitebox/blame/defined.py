@@ -96,11 +96,11 @@ def _valued(
 
     if known is not None:
         yield Suspect(exact(known), definition.place, f"{name} is {known:.6g} in the reference, {old:.6g} here")
-    turned = _moved(trial, given, definition, -old) if how.ops and abs(new - old) != 1 and old else None
-    if turned is not None and trial.explains(_run(trial, turned[0], 0.0, 1.0, 1.0)):
+    turned = _moved(trial, given, definition, -old or 1.0) if how.ops and abs(new - old) != 1 else None
+    if old and turned is not None and trial.explains(_run(trial, turned[0], 0.0, 1.0, 1.0)):
         yield Suspect(1.0, definition.place, f"{name} = {-old:.6g} in the place of {old:.6g}")
         return
-    curved = turned is not None and _curved(trial, how, old, new, turned[0])
+    curved = turned is not None and _curved(trial, how, old, new, -old or 1.0, turned[0])
     for value, why, weight in numbers_for(trial, old):
         if (curved or trial.explains(_run(trial, how, old, new, value))) and (score := exact(value)) > 0:
             yield Suspect(score * weight, definition.place, why)
@@ -130,9 +130,9 @@ def _valued(
         how, here, new, start = _line(trial, how, nearer[0]), new, nearer[2], near
 
 
-def _curved(trial: Trial, how: Moved, old: float, new: float, turned: Moved) -> bool:
-    """Whether what comes of a number is no straight line, by what came of its opposite."""
-    places, ops = _at(trial, how, old, new, -old)
+def _curved(trial: Trial, how: Moved, old: float, new: float, far: float, turned: Moved) -> bool:
+    """Whether what comes of a number is no straight line, by what came of one that is ``far``."""
+    places, ops = _at(trial, how, old, new, far)
     pairs = [(places[p], turned.constants.get(p, (x, x))[1]) for p, (x, _) in how.constants.items()]
     for number, slots in how.ops.items():
         there = turned.ops.get(number, {})

@@ -172,9 +172,10 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
                 op, whole = trial.program.ops[group[0]], _site(trial, group)
                 settled = score >= ENOUGH and kind is edits.slips and _settled(trial, values)
                 score = min(score, SETTLED) if settled else score
-                listed = len(op.inputs) - (op.name in ("select_n", "choose"))  # the first says which
-                parts = [element_place(whole, e, listed) for e in edit.elements]
-                parts += [] if edit.operand is None else [operand_place(whole, edit.operand, len(op.inputs))]
+                chooses = op.name in ("select_n", "choose")  # the first says which
+                parts = [element_place(whole, e, len(op.inputs) - chooses) for e in edit.elements]
+                if edit.operand is not None:
+                    parts.append(operand_place(whole, edit.operand, len(op.inputs), chooses and edit.operand > 0))
                 apart = [place for place in parts if place != whole]
                 yield from (Suspect(score, place, edit.why, op.callers, settled=settled) for place in apart)
                 yield Suspect(score * (0.99 if apart else 1), whole, edit.why, op.callers, settled=settled)
