@@ -46,7 +46,14 @@ def heun_without_slope(x, length, mass, force):
     return x + length * (k1 + 3 * k2)
 
 
+def heun_of_slopes(x, length, mass, force):
+    k1 = slope(x, mass)
+    k2 = slope(x + length * k1, mass)
+    return length * (k1 + 3 * k2)
+
+
 VECTORS = {
+    "what it was before": (heun_of_slopes, "return"),
     "another vector": (heun_of_one, "return"),
     "a factor is missing": (heun_without_slope, "k2 = "),
     "what a call is handed": (heun_from_the_start, "k2 = "),
@@ -63,6 +70,24 @@ def test_a_vector_made_of_others(kind):
 def test_a_call_that_is_handed_the_right_thing_is_not_named():
     trial = Trial(case_of(lambda *given: heun(*given) + 0.5, heun))
     assert trial.diverging.any() and not [why for _, why, _, values in handed(trial) if trial.explains(values)]
+
+
+def chosen_by(number):
+    def switched(x, length, mass, force):
+        def one(a, b):
+            return jax.lax.switch(
+                jnp.asarray(3 * a if number == 0 else 3 * b, jnp.int32),
+                (lambda: a + b, lambda: 2 * a, lambda: a - b),
+            )
+
+        return jax.vmap(one)(x[:, 0], x[:, 1]) + 0 * jnp.floor(3 * x[:, 1])
+
+    return switched
+
+
+def test_what_a_switch_is_chosen_by_stands_on_a_line_of_its_own():
+    found = blame(case_of(chosen_by(0), chosen_by(1)), {}, {})
+    assert found[0].score > 0.9 and found[0].site.line == line_of(chosen_by, "jnp.asarray"), found[:3]
 
 
 def listed(x, length, mass, force):

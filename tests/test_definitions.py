@@ -11,7 +11,7 @@ import pytest
 
 from pytest_envequiv.judge import Judge
 from pytest_envequiv.verdict import DIFFERENT, Settings
-from pytest_envequiv.whitebox.definitions import changed, definitions, instead, moved
+from pytest_envequiv.whitebox.definitions import changed, definitions, instead, moved, otherwise
 from pytest_envequiv.whitebox.program import flat
 
 TEXT = textwrap.dedent('''
@@ -37,7 +37,7 @@ TEXT = textwrap.dedent('''
 ''')
 FOUND = {
     "TWO": ["2.0"], "THREE": ["3"], "WHOLE": ["TWO * THREE"], "TABLE": ["1.0", "2", "-3.0"], "a": ["4.0"],
-    "g": ["9.8"], "on": ["True"], "power": ["0.5"], "limit": ["10"], "slope": ["0.25"], "höhe": ["1.5"],
+    "g": ["9.8"], "on": ["True"], "power": ["0.5"], "limit": ["10", "limit"], "slope": ["0.25"], "höhe": ["1.5"],
     "wind": ["0.125"], "half": ["math.radians(90.0) / 2"],
 }  # fmt: skip
 
@@ -97,6 +97,14 @@ def test_what_another_number_moves():
     how = moved(program(2.0), program(2.0, (1.0, 3.0)))
     assert how and not how.ops.keys() & {number}
     assert moved(program(2.0), program(2.0, reverse=True)) is None
+
+
+def test_what_an_expression_would_be_if_it_were_written_otherwise():
+    names = {"CART": 1.0, "POLE": 0.25, "np": jnp, "_hidden": 7.0, "TOTAL": 1.25}
+    found = otherwise("CART - POLE", names)
+    assert {1.25, 0.25, 4.0, 1.0, 0.75 + 1.25, 0.75 * 1.25, 1.25 - 0.25} <= found.keys() and 7.0 not in found
+    assert all(eval(text, dict(names)) == value for value, text in found.items())
+    assert otherwise("POLE /", names) == {} and otherwise("missing(1) * 2", {}) == {2.0: "2"}
 
 
 # -- blame -----------------------------------------------------------------------------------------------------------
@@ -163,6 +171,8 @@ SLIPS = {
     "a term": ("TOTAL = CART + POLE", "TOTAL = POLE", "L2-play-body", 1),
     "a little of an element": ("math.radians(12.0)", "math.radians(12.3)", "L2-boundary-terminated", 2),
     "an operator": ("TOTAL = CART + POLE", "TOTAL = CART - POLE", "L2-play-body", 2),
+    "none of it": ("CART, POLE = 1.0, 0.1", "CART, POLE = 1.0, 0.0", "L2-play-body", 2),
+    "an operator, and far off": ("4 / 3 * POLE * LENGTH", "4 / 3 / POLE * LENGTH", "L2-play-body", 1),
     "an attribute": ("self.tick = 0.02", "self.tick = 0.05", "L2-play-body", 1),
     "an attribute of the class": ("push = 10.0", "push = -10.0", "L2-play-body", 2),
     "a default": ("scale=1.0", "scale=0.5", "L2-play-body", 3),

@@ -35,6 +35,7 @@ REWRITTEN = {
     "Point(a, b), spot.x": "b in the place of a",
     "Point(a, a), spot.y, spot.x": "spot.x and spot.y exchanged",
     "Point(a, a), spot.y, spot.y": "y in the place of x",
+    "(b + 1 - spare)": "- spare is missing",
     "np.asarray(a, jnp.float32)": "float32 in the place of int32",
     "np.asarray(x, jnp.int32)": "x in the place of a",
 }

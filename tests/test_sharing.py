@@ -49,13 +49,39 @@ class Wider(Unit):
     spread = (np.pi, 1.5)
 
 
+class Little(Unit):
+    spread = (np.pi, 1.01)
+
+
+class Folded(Unit):
+    """What is seen is distributed alike, and made of the draws in another way."""
+
+    def reset(self, key):
+        _, state = super().reset(key)
+        state["at"] = -state["at"]
+        return self.seen(state), state
+
+
+class Coarse(Unit):
+    """Drawn in half precision."""
+
+    def reset(self, key):
+        one, two = jax.random.split(key)
+        at = jax.random.uniform(one, (2,), jnp.float16, -1.0) * jnp.array(self.spread)
+        state = {"at": at, "lane": 1 + jax.random.randint(two, (), 0, 5)}
+        return self.seen(state), state
+
+
 def test_draws_that_are_scaled_afterwards_are_shared_by_their_place_between_the_bounds():
     judge = judging.opened(Spread, Unit())
     assert judge.pair.reset_mode == "tape" and judge.pair.reset_match.scaled
     assert judging.words(judging.run(judge, "*")) == {}
     judge = judging.opened(Spread, Wider())
-    assert judge.pair.reset_mode == "none"  # no two episodes are brought together: distributions decide
-    assert judging.different(judging.run(judge, "L1-reset-*"))
+    assert judge.pair.reset_mode == "tape"  # what is seen goes up and down with the reference's, but further
+    assert "L1-reset-at" in judging.different(judging.run(judge, "L1-reset-*"))
+    judge = judging.opened(Spread, Little())
+    assert judge.pair.reset_mode == "tape"  # a hundredth, that chance would have hidden
+    assert "L1-reset-at" in judging.different(judging.run(judge, "L1-reset-*"))
 
 
 class OneByOne(Unit):
@@ -80,6 +106,15 @@ class Turned(OneByOne):
         return self.seen(state), state
 
 
+class Halved(OneByOne):
+    def reset(self, key):
+        one, two, three = jax.random.split(key, 3)
+        angle = jax.random.uniform(one, (), jnp.float16, minval=-np.pi, maxval=np.pi)
+        rate = jax.random.uniform(two, (), minval=-1.0, maxval=1.0)
+        state = {"at": jnp.stack([angle, rate]), "lane": jax.random.randint(three, (), 1, 6)}
+        return self.seen(state), state
+
+
 class Narrow(OneByOne):
     def reset(self, key):
         _, state = super().reset(key)
@@ -92,8 +127,19 @@ def test_numbers_drawn_one_by_one_are_those_of_a_vector():
     assert judge.pair.reset_mode == "tape" and judge.pair.reset_match.regrouped
     assert judging.words(judging.run(judge, "*")) == {}
     judge = judging.opened(Spread, Narrow())
+    assert judge.pair.reset_mode == "tape"
+    assert "L1-reset-at" in judging.different(judging.run(judge, "L1-reset-*"))
+    judge = judging.opened(Spread, Halved())
+    assert "float16, of few values" in judging.run(judge, "L1-draws-reset")["L1-draws-reset"].summary
+
+
+def test_what_is_made_of_draws_in_another_way_is_left_to_chance():
+    judge = judging.opened(Spread, Folded())
     assert judge.pair.reset_mode == "none"
-    assert judging.different(judging.run(judge, "L1-reset-*"))
+    assert judging.different(judging.run(judge, "L1-reset-*")) == []
+    judge = judging.opened(Spread, Coarse())
+    assert judge.pair.reset_mode == "tape"
+    assert "L1-reset-at" in judging.different(judging.run(judge, "L1-reset-*"))
 
 
 class Mixed(Spread):

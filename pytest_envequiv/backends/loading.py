@@ -38,10 +38,10 @@ def loaded(
     afterwards the original ones are, whatever happened. Raises what importing and opening raise; OpenError if the
     target does not use the file. A target that hangs or prints does so here: isolate it in a process of its own.
     """
-    edited = _module_of(file)
+    edited = module_of(file)
     if edited is None:  # not imported yet: the original has to be there first, to be put back
         open_backend(name, options, like)
-        edited = _module_of(file)
+        edited = module_of(file)
     if edited is None:
         raise OpenError(f"{name}: does not use {os.path.basename(file)}")
     packages = {module.split(".")[0] for module in (edited.__name__, name_of_module(name) or edited.__name__)}
@@ -182,7 +182,8 @@ class _Finder:
         return importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=places)
 
 
-def _module_of(file: str) -> ModuleType | None:
+def module_of(file: str) -> ModuleType | None:
+    """The module that was imported from a file; None if there is none."""
     path = os.path.realpath(file)
     name = os.sep + os.path.basename(path)
     for module in list(sys.modules.values()):

@@ -20,7 +20,7 @@ from pytest_envequiv.spaces import bare
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame.defined import Defined
 from pytest_envequiv.whitebox.blame.trial import Case
-from pytest_envequiv.whitebox.definitions import Definition, changed, definitions, instead
+from pytest_envequiv.whitebox.definitions import Definition, changed, definitions, instead, otherwise
 from pytest_envequiv.whitebox.jaxprs import Traced
 from pytest_envequiv.whitebox.program import Program, flat
 
@@ -139,7 +139,23 @@ def defined(bench: Bench, what: str) -> Defined | None:
     constants = {bare(n): np.ravel(v) for n, v in bench.pair.ref.spec.constants.items() if np.size(v) == 1}
     known = {name: float(value[0]) for name, value in constants.items()}
     few = found if len(found) <= MOST_DEFINED else []
-    return Defined(few, partial(_retraced, bench, what), partial(_reprogrammed, bench, what), known, bare)
+    traced = partial(_retraced, bench, what), partial(_reprogrammed, bench, what)
+    return Defined(few, *traced, _otherwise, known, bare)
+
+
+def _otherwise(definition: Definition) -> dict[float, str]:
+    """See ``otherwise``: with the names of its module. Only of what is computed, or is another name."""
+    text = sources.text_of(definition.place.file)[definition.start : definition.end]
+    module = loading.module_of(definition.place.file)
+    return otherwise(text, vars(module)) if module is not None and not _literal(text) else {}
+
+
+def _literal(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text in ("True", "False")
+    return True
 
 
 def _retraced(bench: Bench, what: str, chosen: Sequence[tuple[Definition, float | None]]) -> Any:

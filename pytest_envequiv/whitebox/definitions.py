@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,42 @@ def _numbers(name: str, node: ast.expr, whole: bool = False) -> Iterator[tuple[s
         or (isinstance(node, ast.Name | ast.Attribute) and (whole or name.isupper()))  # one constant is another
     ):
         yield name, node
+
+
+def otherwise(expression: str, names: Mapping[str, Any]) -> dict[float, str]:
+    """Numbers that an expression would give if it were written otherwise: another operator, one operand alone, another
+    of some names (those that stand for a number), one more of them -> as it would be written."""
+    found: dict[float, str] = {}
+    known = [name for name, value in names.items() if isinstance(value, int | float) and not name.startswith("_")]
+    for text in _written_otherwise(f"({expression})", known):
+        with suppress(Exception):  # a division by nothing, a name that is not there yet
+            value = float(eval(compile(text, "<otherwise>", "eval"), dict(names)))
+            found.setdefault(value, text[1:-1])
+    return found
+
+
+def _written_otherwise(text: str, known: Sequence[str]) -> Iterator[str]:
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return
+    spans = offsets(text)
+
+    def own(node: ast.expr) -> str:
+        return text[slice(*spans(node))]
+
+    def put(node: ast.expr, other: str) -> str:
+        start, end = spans(node)
+        return text[:start] + other + text[end:]
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp):
+            left, right = own(node.left), own(node.right)
+            yield from (put(node, f"({left}) {sign} ({right})") for sign in "+-*/")
+            yield from (put(node, part) for part in (left, right))
+        elif isinstance(node, ast.Name):
+            yield from (put(node, name) for name in known if name != node.id)
+    yield from (f"({text} {sign} {name})" for name in known for sign in "+*-/")
 
 
 def changed(text: str, chosen: Sequence[Definition]) -> str:

@@ -22,6 +22,7 @@ FLOATS, WHOLES = (
     {"int8", "int16", "int32", "int64", "uint8", "uint32"},
 )
 KEYS = {"self", "cls", "key", "rng", "rng_key", "seed"}
+SUMS = ast.Add | ast.Sub
 NAMED = ast.Name | ast.Attribute
 
 
@@ -39,7 +40,7 @@ def rewrites(files: list[str], functions: Container[str]) -> Iterator[Rewrite]:
     found = list(functions_in(files, functions))
     seen = {text_of(file) for file in files}
     called = {key: names for file in files for key, names in _parameters(file).items()}
-    kinds = (partial(_expected, called), _unread, _neighbours, _twice, _types, _exchanges, _fields, _names)
+    kinds = (partial(_expected, called), _unread, _inserted, _neighbours, _twice, _types, _exchanges, _fields, _names)
     for kind in kinds:
         for file, function in found:
             for node, change in kind(function):
@@ -57,7 +58,8 @@ def unread(function: ast.FunctionDef) -> list[str]:
     return [name for name in _bound(function) if name not in read | KEYS and not name.startswith("_")]
 
 
-Change = list[tuple[ast.expr, str | ast.expr, str]]  # (expression, what stands there instead, in words)
+# (expression, what stands there instead ("{}" is what stands there now), in words)
+Change = list[tuple[ast.expr, str | ast.expr, str]]
 Kind = Callable[[ast.FunctionDef], Iterator[tuple[ast.expr, Change]]]
 
 
@@ -102,6 +104,20 @@ def _twice(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
         names = [n.id for n in parts if isinstance(n, ast.Name)]
         again = [n for n in parts if isinstance(n, ast.Name) and names.count(n.id) > 1]
         yield from _replaced(again, _bound(function), list(_bound(function)))
+
+
+def _inserted(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """What is never read, as one more term of a sum or factor of a product."""
+    parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
+    for name in unread(function):
+        for node in (n for n in ast.walk(function) if isinstance(n, ast.BinOp)):
+            signs = "+-" if isinstance(node.op, SUMS) else "*"
+            above = parents.get(node)
+            inside = isinstance(above, ast.BinOp) and isinstance(above.op, SUMS) == isinstance(node.op, SUMS)
+            if inside or _bound(function)[name] >= node.lineno:
+                continue
+            for sign in signs:
+                yield node, [(node, f"({{}} {sign} {name})", f"{sign} {name} is missing")]
 
 
 def _names(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
@@ -190,9 +206,10 @@ def _written(file: str, change: Change) -> str:
     """The text of a file with some expressions in the place of others."""
     text = text_of(file)
     spans = offsets(text)
-    edits = [
-        (*spans(node), other if isinstance(other, str) else text[slice(*spans(other))]) for node, other, _ in change
-    ]
+    edits = []
+    for node, other, _ in change:
+        own = text[slice(*spans(node))]
+        edits.append((*spans(node), other.replace("{}", own) if isinstance(other, str) else text[slice(*spans(other))]))
     for start, end, other in sorted(edits, reverse=True):
         text = text[:start] + other + text[end:]
     return text

@@ -20,20 +20,23 @@ from pytest_envequiv.whitebox.program import Constant, Op, read
 THRESHOLD, HALVINGS = 0.9, 12  # weight of a number found by the side on which flags are; steps to find it
 LIKELY, READ = 0.5, 0.98  # score from which lines that read a number are told of; what they have of it
 FEW_LINES = 3
+OTHERWISE = 0.945  # weight of what would be right if it were written otherwise
 PARTLY = 0.45  # of what is mended and not broken, where not all is
 NEARER = 6  # times that a number is looked at again from nearer by
+ROUNDED = 0.02  # of how far off it was, that rounding may leave of it
 HOPEFUL = 0.3  # of how far off it was, with which a number may be the one
 MOST_BESIDE = 6  # definitions of one statement that are exchanged
 
 
 @dataclass(frozen=True)
 class Defined:
-    """The definitions of a target, how it is traced with another value of one and how from another text, and the
-    reference's settings by name."""
+    """The definitions of a target, how it is traced with another value of one and how from another text, what one would
+    be if it were written otherwise, and the reference's settings by name."""
 
     definitions: Sequence[Definition]
     retraced: Retraced
     reprogrammed: Reprogrammed
+    otherwise: Callable[[Definition], Mapping[float, str]]
     known: Mapping[str, float]
     bare: Callable[[str], str]
 
@@ -101,8 +104,14 @@ def _valued(
         yield Suspect(1.0, definition.place, f"{name} = {-old:.6g} in the place of {old:.6g}")
         return
     curved = turned is not None and _curved(trial, how, old, new, -old or 1.0, turned[0])
-    for value, why, weight in numbers_for(trial, old):
-        if (curved or trial.explains(_run(trial, how, old, new, value))) and (score := exact(value)) > 0:
+    usual = _miss(trial, trial.values)
+    written = ((value, f"{text} is right", OTHERWISE) for value, text in given.otherwise(definition).items())
+    for value, why, weight in (*numbers_for(trial, old), *(w for w in written if not curved and w[0] != old)):
+        if not curved:  # what is far along the line is rounded there
+            values = _run(trial, how, old, new, value)
+            if not trial.explains(values) and not _miss(trial, values) <= ROUNDED * usual < np.inf:
+                continue
+        if (score := exact(value)) > 0:
             yield Suspect(score * weight, definition.place, why)
             if score == 1:
                 return
@@ -111,7 +120,6 @@ def _valued(
         if at is not None and exact(at) == 1:
             yield Suspect(THRESHOLD, definition.place, f"{name} = {at:.6g} in the place of {old:.6g}")
             return
-    usual = _miss(trial, trial.values)
     here, start = old, old if np.isfinite(usual) else new  # a mass of nothing: from next to it
     for _ in range(NEARER if abs(new - old) != 1 else 0):  # where what comes of it is no straight line, from nearer by
         run = partial(_run, trial, how, here, new)

@@ -85,7 +85,8 @@ def unread(silent: Sequence[Silent]) -> Iterator[Suspect]:
         names = rewrites.unread(function)
         for place in places if names else ():
             score = UNREAD if len(places) <= FEW_LINES else LEFT_OUT
-            yield Suspect(score, place, f"nothing reads {', '.join(names)}, and nothing is computed here")
+            why = f"nothing reads {', '.join(names)}, and nothing is computed here"
+            yield Suspect(score, place, why, missing=True)
 
 
 def _one_number(trial: Trial, output: str) -> float | None:
