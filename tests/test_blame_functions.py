@@ -16,6 +16,7 @@ from pytest_envequiv.whitebox.blame.ranking import blame
 from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.trial import Trial
 from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.sources import operand_place
 
 
 def slope(y, mass):
@@ -72,22 +73,27 @@ def test_a_call_that_is_handed_the_right_thing_is_not_named():
     assert trial.diverging.any() and not [why for _, why, _, values in handed(trial) if trial.explains(values)]
 
 
-def chosen_by(number):
-    def switched(x, length, mass, force):
-        def one(a, b):
-            return jax.lax.switch(
-                jnp.asarray(3 * a if number == 0 else 3 * b, jnp.int32),
-                (lambda: a + b, lambda: 2 * a, lambda: a - b),
-            )
+CHOSEN = """y = lax.switch(
+    jnp.asarray(speed, jnp.int32),
+    (left, right),
+    x,
+)
+z = jnp.clip(
+    x,
+    low,
+    high,
+)
+"""
 
-        return jax.vmap(one)(x[:, 0], x[:, 1]) + 0 * jnp.floor(3 * x[:, 1])
 
-    return switched
-
-
-def test_what_a_switch_is_chosen_by_stands_on_a_line_of_its_own():
-    found = blame(case_of(chosen_by(0), chosen_by(1)), {}, {})
-    assert found[0].score > 0.9 and found[0].site.line == line_of(chosen_by, "jnp.asarray"), found[:3]
+def test_where_an_operand_stands(tmp_path):
+    (tmp_path / "port.py").write_text(CHOSEN)
+    switch = Site(str(tmp_path / "port.py"), 1, 5, 4, 1, "step")
+    for number, count in ((0, 1), (1, 3), (0, 4)):  # converted, clamped, and what it is chosen by
+        assert operand_place(switch, number, count, chosen=False).line == 2
+    assert operand_place(switch, 1, 3, chosen=True) == switch
+    clip = Site(str(tmp_path / "port.py"), 6, 10, 4, 1, "step")
+    assert [operand_place(clip, n, 3, chosen=False).line for n in range(3)] == [7, 8, 9]
 
 
 def listed(x, length, mass, force):
