@@ -106,9 +106,7 @@ def _begun(bench: Bench, case: Case) -> list[Suspect]:
     traced = backend.traced("step")
     program = flat(traced.closed)
     places = dict(zip(program.inputs, traced.inputs, strict=True))
-    sliced = zip(traced.outputs, slices(program), strict=True)
-    numbers = {n for output, behind in sliced if output in case.root for n in behind}
-    read = {places[a] for n in numbers for a in program.ops[n].inputs if a in places}
+    read = {places[a] for op in _ops_behind(traced, case.root) for a in op.inputs if a in places}
     shifted = {f"state.{link.field}" for link in bench.pair.map.links if link.recode}
     names = _written_in(backend, "reset")[0]
     found = []
@@ -123,11 +121,9 @@ def _begun(bench: Bench, case: Case) -> list[Suspect]:
 def _drawn(bench: Bench, case: Case) -> list[Suspect]:
     """The lines that draw what a wrong output of a reset is made of. Draws are given in a trial: that they are drawn
     between other bounds, or as another type, is not to be seen there."""
-    match, program = bench.pair.reset_match, flat(case.traced.closed)
+    match = bench.pair.reset_match
     own = match is not None and (match.scaled or match.coarse)
-    sliced = zip(case.traced.outputs, slices(program), strict=True)
-    numbers = {n for output, behind in sliced if output in case.root for n in behind}
-    sites = {op.site for n in numbers if (op := program.ops[n]).name == "draw" and op.site is not None}
+    sites = {op.site for op in _ops_behind(case.traced, case.root) if op.name == "draw" and op.site is not None}
     return _lines(sorted(sites), DRAWN if own else 0.04, "it is drawn here")
 
 
@@ -154,11 +150,15 @@ def _written_in(
 
 def _lines_behind(traced: Traced, wrong: Container[str]) -> set[tuple[str, int]]:
     """(file, line) of the operations by which outputs are computed."""
+    sites = {op.site for op in _ops_behind(traced, wrong) if op.site is not None and op.name not in PASSING}
+    return {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
+
+
+def _ops_behind(traced: Traced, outputs: Container[str]) -> list[Op]:
+    """The operations by which some outputs are computed."""
     program = flat(traced.closed)
     sliced = zip(traced.outputs, slices(program), strict=True)
-    numbers = {n for output, behind in sliced if output in wrong for n in behind}
-    sites = {site for n in numbers if (site := program.ops[n].site) is not None and program.ops[n].name not in PASSING}
-    return {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
+    return [program.ops[n] for n in sorted({n for output, behind in sliced if output in outputs for n in behind})]
 
 
 # What else outputs are called in people's code.
