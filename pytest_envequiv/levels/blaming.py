@@ -27,6 +27,7 @@ from pytest_envequiv.whitebox.program import Constant, Op, flat
 NAMED = 10  # suspects in a report
 PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
 HANDED_ON = 0.9  # to one that also computes something else, or by a call
+CALLED_THERE = 0.94  # of the best one's to the line that calls the function it is in
 DIRECT = 2  # lines that come before those which set the numbers there, where nothing can be tried
 DRAWN = 0.3  # of a line that draws, where the reference draws from other bounds or more finely
 PART = 0.88  # at most, of a line of an expression on which no operation begins
@@ -172,7 +173,8 @@ CALLED = {
 
 
 def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Suspect]:
-    """The suspects, and the lines that pass values to or from the best of them without computing anything."""
+    """The suspects, the best first; and the lines that pass values to or from the best of them without computing
+    anything, or call what the first is in."""
     more = []
     for suspect in (s for s in found if s.score >= SUFFICIENT):
         for other in silent:
@@ -183,6 +185,8 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
             if here or called or given:
                 score = suspect.score * (PASSED_ON if (here or given) and not other.busy else HANDED_ON)
                 more.append(Suspect(score, other.place, f"passes on what line {suspect.site.line} uses"))
+    for call in (c for s in found[:1] if s.score >= SUFFICIENT for c in s.callers[:1]):
+        more.append(Suspect(found[0].score * CALLED_THERE, call, f"calls what line {found[0].site.line} is in"))
     for suspect in (s for s in found if s.missing):
         line = sources.next_statement(suspect.site)
         if line is not None:
