@@ -81,6 +81,32 @@ def test_a_mutant_that_does_not_open_is_broken_and_says_why(ask, every, text):
     assert found.word == "broken" and text.split()[-1] in found.text
 
 
+SWING = """
+import jax, jax.numpy as jnp
+
+def reset(key):
+    state = {"angle": jax.random.uniform(key, (), minval=-jnp.pi, maxval=jnp.pi), "rate": jnp.float32(0)}
+    return state["angle"], state
+
+def step(key, state, action):
+    rate = state["rate"] + jnp.where(state["angle"] > 0, 0.1, -0.1)
+    state = {"angle": state["angle"] + rate, "rate": rate}
+    return state["angle"], state, -rate, False, False, {}
+"""
+
+
+def test_a_mutant_that_can_no_longer_be_traced_is_broken(every, tmp_path, monkeypatch):
+    file = tmp_path / "power_swing.py"
+    file.write_text(SWING)
+    monkeypatch.syspath_prepend(tmp_path)
+    ref, original = remembering(REF, {}), open_backend("power_swing", {}, remembering(REF, {}).spec)
+    assert original.spec.traceable
+    source = SWING.replace('jnp.where(state["angle"] > 0, 0.1, -0.1)', '(0.1 if state["angle"] > 0 else -0.1)')
+    mutant = replace(every[0][0], file=str(file), source=source)
+    found = judged(mutant, Settings(REF, "power_swing"), ref, original, {}, False)
+    assert (found.word, found.text) == ("broken", "it can no longer be traced")
+
+
 def test_a_failure_of_the_verifier_is_not_the_mutants(ask, every, monkeypatch):
     monkeypatch.setattr("pytest_envequiv.power.measure.Judge", lambda *a, **k: 1 / 0)
     found = ask(every[0][0])

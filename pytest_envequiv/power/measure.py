@@ -33,8 +33,8 @@ NAMED = 5  # suspects among which the mutated line should be
 class Result:
     """One mutant judged.
 
-    word      "killed"; "survived"; "broken": it does not open, or no step of it runs; "hung": it was stopped;
-              "error": the verifier itself failed, and nothing is known
+    word      "killed"; "survived"; "broken": it does not open, is not traced, or no step of it runs; "hung": it was
+              stopped; "error": the verifier itself failed, and nothing is known
     levels    level -> whether it has a DIFFERENT; levels that were not asked are absent
     check     the first check that said DIFFERENT, and ``seconds`` from opening the target to that verdict
     root      the field that check names as the cause; ``truth``: fields that really are ([]: unknown)
@@ -73,6 +73,8 @@ def judged(
             target = stack.enter_context(loading.loaded(settings.target, options, mutant.file, mutant.source, ref.spec))
         except Exception as error:  # whatever a mutant raises while it is imported
             return Result(mutant.id, "broken", text=f"{type(error).__name__}: {error}"[:300])
+        if original.spec.traceable and not target.spec.traceable:  # whoever compiles it is told at once
+            return Result(mutant.id, "broken", text="it can no longer be traced")
         try:
             return _asked(mutant, replace(settings, output=output), ref, original, target, all_levels, started)
         except EnvequivError as error:
