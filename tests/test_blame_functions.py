@@ -3,8 +3,12 @@ explains the difference."""
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from trials import case_of, line_of
 
@@ -15,7 +19,7 @@ from pytest_envequiv.whitebox.blame.arguments import handed
 from pytest_envequiv.whitebox.blame.ranking import blame
 from pytest_envequiv.whitebox.blame.suspects import Suspect
 from pytest_envequiv.whitebox.blame.trial import Trial
-from pytest_envequiv.whitebox.jaxprs import Site
+from pytest_envequiv.whitebox.jaxprs import Site, Traced
 from pytest_envequiv.whitebox.sources import operand_place
 
 
@@ -71,6 +75,48 @@ def test_a_vector_made_of_others(kind):
 def test_a_call_that_is_handed_the_right_thing_is_not_named():
     trial = Trial(case_of(lambda *given: heun(*given) + 0.5, heun))
     assert trial.diverging.any() and not [why for _, why, _, values in handed(trial) if trial.explains(values)]
+
+
+def low(x, length, mass, force):
+    a, b = x[:, 0], x[:, 1]
+    high = jnp.cos(mass * a) + jnp.cos(a + b)
+    return (high > length) & (b < 0.9)
+
+
+def low_but_for_one(x, length, mass, force):
+    a, b = x[:, 0], x[:, 1]
+    high = jnp.cos(mass * a) + jnp.cos(a)
+    return (high > length) & (b < 0.9)
+
+
+def test_what_a_flag_lacks_inside_of_a_function():
+    found = blame(case_of(low_but_for_one, low), {}, {})
+    line = line_of(low_but_for_one, "high = ")
+    assert [(s.site.line, "its operand plus" in s.why) for s in found[:1]] == [(line, True)], found[:3]
+
+
+def computed_twice(x, length, mass, force):
+    there = low(x, length, mass, force)
+    return there, low_but_for_one(x, length, mass, force)
+
+
+def test_what_is_computed_once_more_and_otherwise():
+    one = case_of(low_but_for_one, low)
+    traced = jax.make_jaxpr(computed_twice)(*one.arguments)
+    expected = np.asarray(computed_twice(*one.arguments)[0]).reshape(-1, 1)
+    case = replace(
+        one,
+        traced=Traced(traced, one.traced.inputs, ("there", "again"), {}),
+        expected={"there": expected, "again": expected},
+        tolerance={name: np.zeros(expected.shape) for name in ("there", "again")},
+        counts={name: np.ones(len(expected), bool) for name in ("there", "again")},
+        wrong=frozenset({"again"}),
+        root=frozenset({"again"}),
+    )
+    named = Site(inspect.getsourcefile(computed_twice), line_of(computed_twice, "return"), 0)
+    found = blame(case, {}, {"again": [named]})
+    assert found[0].site == named
+    assert line_of(low_but_for_one, "high = ") in [s.site.line for s in found[1:4]], found[:5]
 
 
 CHOSEN = """y = lax.switch(

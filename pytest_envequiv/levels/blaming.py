@@ -30,6 +30,7 @@ HANDED_ON = 0.9  # to one that also computes something else, or by a call
 CALLED_THERE = 0.94  # of the best one's to the line that calls the function it is in
 DIRECT = 2  # lines that come before those which set the numbers there, where nothing can be tried
 DRAWN = 0.3  # of a line that draws, where the reference draws from other bounds or more finely
+TOO_FEW = 16  # rows that differ, with which others are looked for
 PART = 0.88  # at most, of a line of an expression on which no operation begins
 
 
@@ -70,6 +71,7 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     backend: Any = bench.pair.target.backend
     where = sources.setting_sites(backend.functional.params)
     if step is not None:
+        step = _with_rows(bench, step, check.field)
         called, silent = _written_in(backend, "step", _outputs_of(bench, [check.field, *followers]))
         case, given = step_case(bench, step, check.field, followers), defined(bench, "step")
         found = [*blame(case, where, called, silent, given), *_begun(bench, case)]
@@ -98,6 +100,17 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
     if check.subject == "auto_reset":
         return _retyped(backend) or _written(backend, "auto", but="step")
     return _behind(backend, check.field, bench)
+
+
+def _with_rows(bench: Bench, step: Step, field: str) -> Step:
+    """The step, or another in which the field differs in more rows: a few can be explained by too much."""
+
+    def differing(step: Step | None) -> int:
+        return 0 if step is None or field not in step.found else int(step.found[field].rows.sum())
+
+    if differing(step) >= TOO_FEW or bench.pair.blocked is not None:
+        return step
+    return max((step, *(s for source in ("play", "boundary") if (s := bench.step(source)) is not None)), key=differing)
 
 
 def _begun(bench: Bench, case: Case) -> list[Suspect]:

@@ -21,7 +21,7 @@ FLOATS, WHOLES = (
     {"float16", "float32", "float64", "bfloat16", "float_"},
     {"int8", "int16", "int32", "int64", "uint8", "uint32"},
 )
-KEYS = {"self", "cls", "key", "rng", "rng_key", "seed"}
+IDLE = {"self", "cls", "key", "rng", "rng_key", "seed", "params", "config", "env_params"}  # what many do not need
 SUMS = ast.Add | ast.Sub
 NAMED = ast.Name | ast.Attribute
 
@@ -52,10 +52,10 @@ def rewrites(files: list[str], functions: Container[str]) -> Iterator[Rewrite]:
 
 
 def unread(function: ast.FunctionDef) -> list[str]:
-    """What a function is given or gives a name, and never reads; not what it draws from, which many do not need."""
+    """What a function is given or gives a name, and never reads; but for what it draws from, and settings."""
     nodes = list(ast.walk(function))
     read = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store)}
-    return [name for name in _bound(function) if name not in read | KEYS and not name.startswith("_")]
+    return [name for name in _bound(function) if name not in read | IDLE and not name.startswith("_")]
 
 
 # (expression, what stands there instead ("{}" is what stands there now), in words)

@@ -45,10 +45,6 @@ def vectors(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     ):
         return
     known, numbers = _known(trial, group[0], op.outputs[0], op.site)
-    for name, place in known:
-        for why, function in (("plus", lambda own, z: own + z), ("minus", lambda own, z: own - z)):
-            form = Form(f"{why} {name}", function, (place,))
-            yield Edit(f"{form.why} is missing", {group[0]: _made(trial, op, form)}, 0.92)
     for slot, atom in enumerate(op.inputs):
         for form in _forms(known, numbers):
             if atom not in form.places or len(form.places) > 1:
@@ -104,10 +100,6 @@ def _known(trial: Trial, number: int, like: int, here: Site) -> tuple[list[Named
     numbers: list[Named] = []
     own = [op for op in ops if op.site is not None and _same(op.site, here)]
     read = {atom for op in own for atom in op.inputs if not isinstance(atom, Constant)}
-    for name, place in zip(trial.case.traced.inputs, trial.program.inputs, strict=True):
-        value = trial.values[place]
-        if name.startswith("state.") and np.shape(value) == shape and value.dtype.kind == "f":
-            found.append((name.partition(".")[2], place))
     for name, place in trial.named_inputs():
         if np.size(trial.values[place]) == 1 and trial.values[place].dtype.kind == "f" and place in read:
             numbers.append((name, place))
@@ -145,20 +137,6 @@ def _forms(vectors: Sequence[Named], numbers: Sequence[Named]) -> Iterator[Form]
             yield Form(f"minus {name} times {other}", lambda own, s, z: own - s * z, (place, vector))
     for times in (2.0, 3.0, 0.5):
         yield Form(f"times {times:g}", lambda own, times=times: own * times)
-
-
-def _made(trial: Trial, op: Op, form: Form) -> Op:
-    """The operation, something else made of what it gives."""
-    count = len(op.inputs)
-
-    def run(values: Sequence[Any]) -> list[Any]:
-        own = np.asarray(op.run(list(values[:count]))[0])
-        made = np.asarray(form.function(own, *values[count:])).astype(own.dtype)
-        if made.shape != own.shape:
-            raise ValueError("another shape")
-        return [made]
-
-    return replace(op, inputs=(*op.inputs, *form.places), run=run)
 
 
 def _given(trial: Trial, op: Op, slot: int, form: Form) -> Op:

@@ -283,16 +283,37 @@ def variables(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
         for name, value in known:
             if _stands_for(own, value):
                 yield Edit(f"{name} in the place of an operand", _with_value(slot, value), 0.92, operand=slot)
+    if len(op.inputs) == 1 and op.dtypes[0].kind == "f" and not _solvable(trial):
+        for name, value in known:
+            if value.dtype.kind == "f" and value.size == trial.rows:
+                for word, function in (("plus", np.add), ("minus", np.subtract)):
+                    yield Edit(f"its operand {word} {name}", _joining(function, value), 0.91)
+
+
+def _solvable(trial: Trial) -> bool:
+    """Whether an output that is a fraction is wrong, so that what is missing can be solved for: of flags it cannot."""
+    return any(trial.case.expected[name].dtype.kind == "f" for name in trial.case.wrong if name in trial.outputs)
+
+
+def _joining(function: Function, value: np.ndarray) -> Change:
+    """The operation of its operand joined with a value."""
+
+    def change(op: Op, values: Sequence[Any]) -> list[Any]:
+        own = np.asarray(values[0])
+        return op.run([function(own, value.reshape(own.shape)).astype(own.dtype)])
+
+    return change
 
 
 def _other_operands(trial: Trial, number: int) -> Iterator[Edit]:
-    """For vectors: what other operations of the same function read, if it is there by then."""
+    """For vectors: inputs, and what other operations of the same function read, if it is there by then."""
     ops = trial.program.ops
     op, site = ops[number], ops[number].site
     assert site is not None  # only operations with a site are grouped
     makers = trial.makers
     near = [o for o in ops if o.site is not None and (o.site.file, o.site.function) == (site.file, site.function)]
-    known = {a: None for o in near for a in o.inputs if not isinstance(a, Constant) and makers.get(a, -1) < number}
+    read = (a for o in near for a in o.inputs if not isinstance(a, Constant) and makers.get(a, -1) < number)
+    known = dict.fromkeys((*trial.program.inputs, *read))
     for slot, atom in enumerate(op.inputs):
         if isinstance(atom, Constant):
             continue

@@ -22,6 +22,7 @@ BEFORE, NEAREST = 0.03, 10  # score of the lines before a call that leads to wha
 LEFT_OUT = 0.3  # score of a line near which something is missing, of which is known only what it should give
 UNREAD, FEW_LINES = 0.55, 3  # of one of a few lines of a function that does not read what it is given
 EXCHANGED = 0.94
+NAMED, AGAIN = 0.94, 0.9395  # of a line that names what should be another value, or computes that once more
 LOOSE = 0.89  # of a line that may pass on what is read where another value would be right: not known to be that one
 
 
@@ -50,12 +51,22 @@ def misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Susp
             continue  # a constant is like too much
         # A state field that has a name of its own is not returned under another.
         rest = () if own and output.startswith("state.") else everywhere
-        for values, places, weight in ((known, own, 0.94), (returned, rest, 0.94), (known, rest, 0.93)):
+        for values, places, weight in ((known, own, NAMED), (returned, rest, NAMED), (known, rest, 0.93)):
             name = next((n for n, value in values if n != output and _is(trial, output, value)), None)
             if name is not None:
                 # The line that computes what is right is not at fault.
                 wrong = [place for place in places if name != f"what line {place.line} computes"]
                 yield from (Suspect(weight - 1e-4 * n, place, f"{name} is right") for n, place in enumerate(wrong))
+                if computed and wrong and weight == NAMED:
+                    yield from (Suspect(AGAIN, place, f"{name} is right") for place in _own_lines(trial, output))
+
+
+def _own_lines(trial: Trial, output: str) -> list[Site]:
+    """Lines on which an output is computed and none that is right."""
+    others = (numbers for name, numbers in trial.behind.items() if name not in trial.case.wrong)
+    numbers = sorted(set(trial.behind[output]).difference(*others))
+    sites = (op.site for op in (trial.program.ops[n] for n in numbers) if op.name not in PASSING)
+    return list(dict.fromkeys(site for site in sites if site is not None))
 
 
 def left_out(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Suspect]:
