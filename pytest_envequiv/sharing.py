@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from pytest_envequiv import align, mapping
 from pytest_envequiv.backends.protocol import Arrays, Outcome, State
+from pytest_envequiv.errors import BackendError
 from pytest_envequiv.side import Side
 from pytest_envequiv.stimuli import draws as drawing
 from pytest_envequiv.stimuli.play import Rows, seeds_for
@@ -17,7 +18,8 @@ from pytest_envequiv.stimuli.play import Rows, seeds_for
 if TYPE_CHECKING:  # a pair is handed in
     from pytest_envequiv.pair import Pair
 
-TOGETHER = 0.98  # correlation from which two sides make nearly the same of a draw
+TOGETHER, AS_MUCH = 0.98, 1.25  # correlation, and how much further, with which two sides make nearly the same of a draw
+MOST_NUMBERS = 32  # of a reset, each of which is looked at alone
 
 
 def align_resets(pair: Pair, seeds: np.ndarray, own: Outcome) -> tuple[drawing.Matching | None, str]:
@@ -36,7 +38,7 @@ def align_resets(pair: Pair, seeds: np.ndarray, own: Outcome) -> tuple[drawing.M
             if _alike(pair, ours, fed) >= 0.5 or _same_states(pair, ours, fed):
                 return way, "tape"
         for way, fed in tried:
-            if way.whole and _together(pair, ours, fed):
+            if way.whole and _together(pair, ours, fed) and _each_alike(pair, seeds, own, way, fed):
                 return way, "tape"
         coarse = match if match.coarse else None  # so coarse that no two beginnings are alike
     return coarse, "seed" if _alike(pair, ours, own) >= align.ENOUGH else "none"
@@ -120,27 +122,50 @@ def _same_stream(pair: Pair) -> bool:
 def _alike(pair: Pair, ours: Outcome, theirs: Outcome) -> float:
     """The share of rows whose observations agree."""
     agree = np.ones(len(ours.state), bool)
-    for target_name, name in pair.observations.items():
-        x = np.asarray(ours.outputs[name], float).reshape(len(agree), -1)
-        y = np.asarray(theirs.outputs[target_name], float).reshape(len(agree), -1)
-        agree &= (np.isclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True)).all(1)
+    for a, b in _columns(pair, ours, theirs):
+        agree &= np.isclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
     return float(agree.mean()) if pair.observations else 0.0
 
 
 def _together(pair: Pair, ours: Outcome, theirs: Outcome) -> bool:
     """Whether all that is seen goes up and down together on both sides: they make the same of their draws, but for a
     slip in it (another scale, half precision), which could not be told from chance if each side drew for itself."""
-    seen = False
+    columns = list(_columns(pair, ours, theirs))
+    return any(np.ptp(a) for a, _ in columns) and all(_in_step(a, b) for a, b in columns)
+
+
+def _each_alike(pair: Pair, seeds: np.ndarray, own: Outcome, way: drawing.Matching, fed: Outcome) -> bool:
+    """Whether that is so for each number drawn: with another in its place, what is seen moves by about as much. What is
+    drawn in another order and counts for little would go up and down with the rest."""
+    ours = pair.sample.resets
+    numbers = list(drawing.numbers(ours.draws or ()))
+    if len(numbers) > MOST_NUMBERS:
+        return False
+    for number in numbers:
+        tape = drawing.turned(ours.draws or (), number)
+        try:
+            moved = pair.ref.reset(seeds, tape), pair.target.reset(seeds, pair.fed(way, tape, lambda: own))
+        except BackendError:  # it was made for no other
+            return False
+        pairs = zip(_columns(pair, *moved), _columns(pair, ours, fed), strict=True)
+        if not all(_in_step(a - x, b - y) for (a, b), (x, y) in pairs):
+            return False
+    return True
+
+
+def _columns(pair: Pair, ours: Outcome, theirs: Outcome) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each number that is seen: (float[B] of the reference, of the target)."""
     for target_name, name in pair.observations.items():
         x = np.asarray(ours.outputs[name], float).reshape(len(ours.state), -1)
         y = np.asarray(theirs.outputs[target_name], float).reshape(len(ours.state), -1)
-        for a, b in zip(x.T, y.T, strict=True):
-            if np.ptp(a) == 0 and np.ptp(b) == 0:
-                continue
-            if not (np.ptp(a) > 0 and np.ptp(b) > 0 and np.corrcoef(a, b)[0, 1] >= TOGETHER):
-                return False
-            seen = True
-    return seen
+        yield from zip(x.T, y.T, strict=True)
+
+
+def _in_step(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two numbers rise and fall together, by about as much; or both stay where they are."""
+    if not np.ptp(a) or not np.ptp(b):
+        return not np.ptp(a) and not np.ptp(b)
+    return bool(np.corrcoef(a, b)[0, 1] >= TOGETHER and 1 / AS_MUCH < np.std(b) / np.std(a) < AS_MUCH)
 
 
 def _same_states(pair: Pair, ours: Outcome, theirs: Outcome) -> bool:

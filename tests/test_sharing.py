@@ -77,10 +77,10 @@ def test_draws_that_are_scaled_afterwards_are_shared_by_their_place_between_the_
     assert judge.pair.reset_mode == "tape" and judge.pair.reset_match.scaled
     assert judging.words(judging.run(judge, "*")) == {}
     judge = judging.opened(Spread, Wider())
-    assert judge.pair.reset_mode == "tape"  # what is seen goes up and down with the reference's, but further
+    assert judge.pair.reset_mode == "none"  # no two episodes are brought together: distributions decide
     assert "L1-reset-at" in judging.different(judging.run(judge, "L1-reset-*"))
     judge = judging.opened(Spread, Little())
-    assert judge.pair.reset_mode == "tape"  # a hundredth, that chance would have hidden
+    assert judge.pair.reset_mode == "tape"  # what is seen goes up and down with the reference's: chance would hide this
     assert "L1-reset-at" in judging.different(judging.run(judge, "L1-reset-*"))
 
 
@@ -140,6 +140,31 @@ def test_what_is_made_of_draws_in_another_way_is_left_to_chance():
     judge = judging.opened(Spread, Coarse())
     assert judge.pair.reset_mode == "tape"
     assert "L1-reset-at" in judging.different(judging.run(judge, "L1-reset-*"))
+
+
+class Noisy(Spread):
+    """Each number with a little of its own on top."""
+
+    def reset(self, *, seed=None, options=None):
+        _, info = super().reset(seed=seed)
+        self.at = self.at + 0.02 * self.np_random.uniform(size=2)
+        return np.append(self.at, self.lane), info
+
+
+class NoiseSwapped(OneByOne):
+    """Distributed alike: what is on top of one is drawn where the reference draws that of the other."""
+
+    def reset(self, key):
+        keys = jax.random.split(key)
+        _, state = super().reset(keys[0])
+        state["at"] = state["at"] + 0.02 * jax.random.uniform(keys[1], (2,))[::-1]
+        return self.seen(state), state
+
+
+def test_what_counts_for_little_is_not_overlooked():
+    judge = judging.opened(Noisy, NoiseSwapped())
+    assert judge.pair.reset_mode == "none"  # though each number goes up and down with the reference's
+    assert judging.words(judging.run(judge, "L1-reset-*")) == {}
 
 
 class Mixed(Spread):

@@ -6,6 +6,7 @@ made. A draw that can only have one value (equal bounds) is no draw.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,6 +119,22 @@ def regrouped(reference: Tape, target: Tape) -> Tape:
             a, b, x = (part[:, here].reshape(-1, *draw.shape) for part in (low, high, value))
             tape.append(Draw(kind, draw.shape, a, b, x, np.asarray(present[:, here].all(1)), ours[owner[here][0]].site))
     return tuple(tape)
+
+
+def numbers(tape: Tape) -> Iterator[tuple[int, int]]:
+    """(draw, element) of every number that is drawn."""
+    for n, draw in enumerate(tape):
+        if not trivial(draw):
+            yield from ((n, element) for element in range(int(np.prod(draw.shape, dtype=int))))
+
+
+def turned(tape: Tape, number: tuple[int, int]) -> Tape:
+    """The tape with one number of each row in the next one's place."""
+    at, element = number
+    value = np.array(tape[at].value)
+    flat = value.reshape(len(value), -1)
+    flat[:, element] = np.roll(flat[:, element], 1)
+    return (*tape[:at], replace(tape[at], value=value), *tape[at + 1 :])
 
 
 def _flat(draw: Draw) -> tuple[np.ndarray, ...]:
