@@ -27,11 +27,11 @@ from pytest_envequiv.whitebox.program import Constant, Op, flat
 NAMED = 10  # suspects in a report
 PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
 HANDED_ON = 0.9  # to one that also computes something else, or by a call
-CALLED_THERE = 0.94  # of the best one's to the line that calls the function it is in
+CALLED_THERE = 0.895  # of the best one's to the line that calls the function it is in
 DIRECT = 2  # lines that come before those which set the numbers there, where nothing can be tried
 DRAWN = 0.3  # of a line that draws, where the reference draws from other bounds or more finely
 TOO_FEW = 16  # rows that differ, with which others are looked for
-PART = 0.88  # at most, of a line of an expression on which no operation begins
+PART = 0.84  # at most, of a line of an expression on which no operation begins
 
 
 def suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[dict[str, Any]]:
@@ -194,9 +194,8 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
             lines = other.used | other.made
             here = suspect.site.file == other.place.file and suspect.site.line in lines
             called = any(c.file == other.place.file and c.line in lines for c in suspect.callers)
-            given = any((c.file, c.line) == (other.place.file, other.place.line) for c in suspect.callers[:1])
-            if here or called or given:
-                score = suspect.score * (PASSED_ON if (here or given) and not other.busy else HANDED_ON)
+            if here or called:
+                score = suspect.score * (PASSED_ON if here and not other.busy else HANDED_ON)
                 more.append(Suspect(score, other.place, f"passes on what line {suspect.site.line} uses"))
     for call in (c for s in found[:1] if s.score >= SUFFICIENT for c in s.callers[:1]):
         more.append(Suspect(found[0].score * CALLED_THERE, call, f"calls what line {found[0].site.line} is in"))
