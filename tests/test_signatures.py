@@ -132,3 +132,16 @@ def two_nameless(state, action):
 def test_what_cannot_be_told_is_refused():
     with pytest.raises(OpenError, match="step returns 5 values besides the state"):
         open_backend(port(two_nameless))
+
+
+def asks_python(state, action):
+    new_state = {"x": state["x"] + (1 if state["x"] > 0 else 2)}
+    reward, done = 2 * state["x"], bool(state["x"] > 3)
+    return seen(state), new_state, reward, done, {}
+
+
+def test_why_a_port_in_jax_is_not_traced_is_said():
+    """It is judged, row by row; what that costs and which line is in the way would else be seen by nobody."""
+    (note,) = open_backend(port(asks_python)).spec.notes
+    assert "JAX cannot trace its step" in note and "traced array with shape bool[]" in note
+    assert not open_backend(port(looks)).spec.notes

@@ -91,7 +91,12 @@ def _opened(port: Port, in_jax: bool) -> Backend:
     errors: dict[Any, str] = {}
     for attempt in (traced, keyed, called) if in_jax else (called, traced, keyed):
         try:
-            return _watched(attempt())
+            backend = _watched(attempt())
+            if in_jax and attempt is not traced:
+                untraced = f"{port.name}: JAX cannot trace its step, which is called row by row instead: slow, no blame"
+                notes = (*backend.spec.notes, f"{untraced}, no branches ({errors[traced]})")
+                backend.spec = dataclasses.replace(backend.spec, notes=notes)
+            return backend
         except OpenError:
             raise
         except Exception as error:  # whatever the port raises when it is not run as it was meant to be
