@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import textwrap
 
@@ -36,6 +37,8 @@ REWRITTEN = {
     "Point(a, a), spot.y, spot.x": "spot.x and spot.y exchanged",
     "Point(a, a), spot.y, spot.y": "y in the place of x",
     "(b + 1 - spare)": "- spare is missing",
+    "spot.y, spare + 1": "spare in the place of b",
+    "return spot.x, Point(a, a), spot.y": "Point(a, a) and spot.x exchanged",
     "np.asarray(a, jnp.float32)": "float32 in the place of int32",
     "np.asarray(x, jnp.int32)": "x in the place of a",
 }
@@ -44,7 +47,49 @@ REWRITTEN = {
 @pytest.fixture
 def found(tmp_path):
     (tmp_path / "port.py").write_text(TEXT)
-    return list(rewrites([str(tmp_path / "port.py")], {"step"}))
+    return written(tmp_path / "port.py", {"step"}, ran=True)
+
+
+def written(path, functions, ran):
+    """The rewrites of a file's functions, if all it computes leaves an operation, or nothing does."""
+    nodes = [n for n in nodes_of(str(path)) if isinstance(n, ast.BinOp) and ran]
+    run = {(n.lineno, n.end_lineno, n.col_offset, n.end_col_offset) for n in nodes}
+    return list(rewrites([str(path)], functions, run))
+
+
+BOUNDED = textwrap.dedent("""
+    def bound(x, lo, hi):
+        turn = hi - x
+        return jnp.maximum(turn, lo)
+
+    def wrap(x, lo, hi):
+        return jnp.ceil((lo - hi) / x)
+
+    def held(x, hi):
+        return jnp.sqrt(x)
+""")
+
+
+@pytest.mark.parametrize(
+    ("function", "ran", "code"),
+    [
+        ("held", True, "return jnp.minimum(jnp.sqrt(x), hi)"),
+        ("held", True, "return jnp.maximum(jnp.sqrt(x), hi)"),
+        ("wrap", False, "return jnp.ceil((x - hi) / x)"),
+        ("wrap", False, "return jnp.ceil((lo - x) / x)"),
+    ],
+)
+def test_what_leaves_no_operation_may_lack_a_bound_or_be_of_another_name(function, ran, code, tmp_path):
+    (tmp_path / "port.py").write_text(BOUNDED)
+    (rewrite,) = (r for r in written(tmp_path / "port.py", {function}, ran) if code in r.text)
+    assert code in rewrite.text.splitlines()[rewrite.place.line - 1]
+
+
+def test_what_leaves_an_operation_and_lacks_nothing_is_for_others(tmp_path):
+    (tmp_path / "port.py").write_text(BOUNDED)
+    texts = [r.text for r in written(tmp_path / "port.py", {"bound"}, ran=True)]
+    assert any("return jnp.maximum(lo, turn)" in text for text in texts) and not any("minimum" in t for t in texts)
+    assert not written(tmp_path / "port.py", {"wrap"}, ran=True)
 
 
 def test_a_function_could_hand_on_otherwise(found):

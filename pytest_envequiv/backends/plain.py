@@ -201,11 +201,11 @@ def _spaces(
         try:
             return named_spaces(root, space)
         except TypeError as error:
-            if root == "observation":  # what is shown has a shape, whatever is declared
-                return None
-            if like is not None:
+            if root == "observation" and not isinstance(space, bool | float | str):
+                return None  # what is shown has a shape, whatever is declared
+            if root == "action" and like is not None:
                 return like.action
-            raise OpenError(f"{name}: {error}") from error
+            raise OpenError(f"{name}: its {root}_space is {space!r}: {error}") from error
 
     action = spaces("action")
     count = next((n for n in map(declared, COUNTS) if isinstance(n, (int, np.integer))), None)

@@ -6,18 +6,15 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.levels.beginnings import shared
 from pytest_envequiv.levels.cases import ROWS, defined, reset_case, step_case
-from pytest_envequiv.spaces import bare, bounds_apart, constants_apart, matched_spaces
-from pytest_envequiv.verdict import Check, Verdict
+from pytest_envequiv.levels.declaring import spaces
+from pytest_envequiv.verdict import Verdict
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame.ranking import SUFFICIENT, blame
-from pytest_envequiv.whitebox.blame.suspects import Suspect
+from pytest_envequiv.whitebox.blame.suspects import Suspect, in_order
 from pytest_envequiv.whitebox.blame.trial import PASSING, Case
 from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.definitions import moved
@@ -90,11 +87,13 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
             decisive = _deciding(bench, "reset", lambda op: op.name == "draw")
             match = bench.pair.reset_match
             coarse = match is not None and not match.moved  # the bounds are right
-            return _lines([*written, *decisive] if coarse else [*decisive, *written], 0.2, "part of the reset")
+            return in_order([*written, *decisive] if coarse else [*decisive, *written], 0.2, "part of the reset")
         behind = _deciding(bench, "reset", _on(written))
-        return _lines([*written[:DIRECT], *behind, *written[DIRECT:]], 0.2, "part of the reset")
-    if check.subject in ("spec", "contains"):
-        return _spaces(bench, check)
+        return in_order([*written[:DIRECT], *behind, *written[DIRECT:]], 0.2, "part of the reset")
+    if check.subject == "spec":
+        return spaces(bench, check.field)
+    if check.subject == "contains":
+        return _shown(bench, check.field)
     if check.subject in ("action_range", "illegal_action"):
         return _reading(bench, "action.")
     if check.subject == "auto_reset":
@@ -138,7 +137,7 @@ def _drawn(bench: Bench, case: Case) -> list[Suspect]:
     match = bench.pair.reset_match
     own = match is not None and (match.scaled or match.coarse)
     sites = {op.site for op in _ops_behind(case.traced, case.root) if op.name == "draw" and op.site is not None}
-    return _lines(sorted(sites), DRAWN if own else 0.04, "it is drawn here")
+    return in_order(sorted(sites), DRAWN if own else 0.04, "it is drawn here")
 
 
 def _outputs_of(bench: Bench, names: Container[str]) -> set[str]:
@@ -159,7 +158,8 @@ def _written_in(
         leaf = output.rpartition(".")[2]
         called[output] = sources.named_places(files, functions, {leaf, *CALLED.get(leaf, ())})
     busy = {(s.file, line) for s in sites for line in range(s.line, s.end_line + 1)}
-    return called, sources.silent_lines(files, functions, busy, _lines_behind(traced, wrong) if wrong else busy)
+    behind = _lines_behind(traced, wrong) if wrong else busy
+    return called, sources.silent_lines(files, sources.called_functions(files, functions), busy, behind)
 
 
 def _lines_behind(traced: Traced, wrong: Container[str]) -> set[tuple[str, int]]:
@@ -193,10 +193,16 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
         for other in silent:
             lines = other.used | other.made
             here = suspect.site.file == other.place.file and suspect.site.line in lines
-            called = any(c.file == other.place.file and c.line in lines for c in suspect.callers)
+            # What is handed to the call, and what hands on what it gave: not what makes another output of that.
+            around = () if other.fixed else other.used if other.calls or (other.busy and not other.last) else lines
+            called = any(c.file == other.place.file and c.line in around for c in suspect.callers)
             if here or called:
                 score = suspect.score * (PASSED_ON if here and not other.busy else HANDED_ON)
                 more.append(Suspect(score, other.place, f"passes on what line {suspect.site.line} uses"))
+    for suspect in (s for s in found if s.swapped and s.score >= SUFFICIENT):
+        for n, place in enumerate(sources.unpacked_together(suspect.site)):
+            score = suspect.score * PASSED_ON - 1e-4 * n
+            more.append(Suspect(score, place, f"hands on together what line {suspect.site.line} uses"))
     for call in (c for s in found[:1] if s.score >= SUFFICIENT for c in s.callers[:1]):
         more.append(Suspect(found[0].score * CALLED_THERE, call, f"calls what line {found[0].site.line} is in"))
     for suspect in (s for s in found if s.missing):
@@ -234,7 +240,7 @@ def _written(backend: Any, what: str, but: str = "") -> list[Suspect]:
     inside = [part for site in sorted(drawing) for part in _parts(site)]
     sites = sorted({op.site for op in program.ops if op.site} - drawing)
     found = [s for s in (*sorted(drawing), *inside, *handing, *sites) if (s.file, s.line) not in others]
-    return _lines(found, 0.1, f"part of the {what}")
+    return in_order(found, 0.1, f"part of the {what}")
 
 
 def _parts(place: Site) -> list[Site]:
@@ -248,7 +254,7 @@ def _retyped(backend: Any) -> list[Suspect]:
     episode begins anew by itself, one has to stand for the other."""
     called = [_written_in(backend, what)[0] for what in ("step", "reset")]
     places = [place for name in backend.retyped for names in called for place in names.get(f"state.{name}", [])]
-    return _lines(places, 0.6, "a state field has another type after a step than after a reset")
+    return in_order(places, 0.6, "a state field has another type after a step than after a reset")
 
 
 def _reading(bench: Bench, prefix: str) -> list[Suspect]:
@@ -263,7 +269,15 @@ def _reading(bench: Bench, prefix: str) -> list[Suspect]:
             found += [op.site] if op.site is not None else []
     lines = list(dict.fromkeys(found))
     decisive = _deciding(bench, "step", _on(lines))
-    return _lines([*lines[:DIRECT], *decisive, *lines[DIRECT:]], 0.2, "the action is read here")
+    return in_order([*lines[:DIRECT], *decisive, *lines[DIRECT:]], 0.2, "the action is read here")
+
+
+def _shown(bench: Bench, root: str) -> list[Suspect]:
+    """What is shown is not what is declared: lines that give it a type, declare it or compute it."""
+    names = [f.name for f in bench.pair.fields if f.name.partition(".")[0] == root]
+    behind = [s for name in names for s in _behind(bench.pair.target.backend, name, bench)]
+    typed = [s.site for s in behind if "dtype" in sources.code(s.site)]
+    return [*in_order(typed, 0.3, f"the {root} is given a type here"), *spaces(bench, root, typed=False), *behind]
 
 
 def _behind(backend: Any, name: str, bench: Bench) -> list[Suspect]:
@@ -276,64 +290,7 @@ def _behind(backend: Any, name: str, bench: Bench) -> list[Suspect]:
     numbers = slices(program)[traced.outputs.index(output_name(field))]
     found = sorted({place for n in numbers if (place := program.ops[n].site) is not None}, reverse=True)
     decisive = _deciding(bench, "step", _on(found[:DIRECT]))
-    return _lines([*found[:DIRECT], *decisive, *found[DIRECT:]], 0.1, f"{name} is computed here")
-
-
-def _spaces(bench: Bench, check: Check) -> list[Suspect]:
-    """Lines that run when the target is opened, in functions that are no part of a step or reset."""
-    backend: Any = bench.pair.target.backend
-    running = set.union(*(sources.sites_of(backend.traced(what).closed) for what in ("step", "reset")))
-    busy = {(s.file, s.function.rpartition(".")[2]) for s in running}
-    files = {s.file for s in running}
-    lines = sources.executed(
-        lambda: open_backend(bench.settings.target, dict(bench.pair.contract.target_options), bench.pair.ref.spec),
-        files,
-    )
-    idle = [s for s in lines if (s.file, s.function) not in busy and s.function != "<module>"]
-
-    def rank(function: str) -> int:
-        return 2 * (check.field not in function) + ("space" not in function)
-
-    idle.sort(key=lambda s: (rank(s.function), "return" not in sources.code(s), s.line))
-    best = [s for s in idle if rank(s.function) == rank(idle[0].function)]
-    apart, count = _bounds_apart(bench, check.field)
-    written = sources.array_elements(best, count)
-    exact = [place for element in apart for place in written.get(element, [])]
-    # All bounds at once: it is not an element that is wrong, but what is made of them.
-    whole = [s for s in best if "return" in sources.code(s)] if len(apart) == count else []
-    if _nearly(bench, check.field):  # bounds that are only rounded
-        whole = [s for s in best if "dtype" in sources.code(s)] + whole
-    unlike = constants_apart(bench.pair)
-    settings = [p for name, p in sources.setting_sites(backend.functional.params).items() if bare(name) in unlike]
-    return [
-        *_lines(settings, 0.95, "the reference has another value"),
-        *_lines([*whole, *exact], 0.9, f"this bound of the {check.field} is another than the reference's"),
-        *_lines(idle, 0.2, f"runs when the {check.field} space is made"),
-    ]
-
-
-def _nearly(bench: Bench, root: str) -> bool:
-    """Whether the bounds of a kind of space differ by less than a hundredth, or by what a whole number lacks."""
-    boxes = [(a, b) for n, a, b in matched_spaces(bench.pair) if n.partition(".")[0] == root and a.kind == "box"]
-    pairs = [(x, y) for a, b in boxes for x, y in ((a.low, b.low), (a.high, b.high)) if np.shape(x) == np.shape(y)]
-    return all(np.allclose(x, y, rtol=1e-2) or np.array_equal(np.trunc(x), y) for x, y in pairs)
-
-
-def _bounds_apart(bench: Bench, root: str) -> tuple[list[int], int]:
-    """(elements whose bounds differ, number of elements) of the first space of a kind that differs."""
-    for name, ours, theirs in matched_spaces(bench.pair):
-        if name.partition(".")[0] == root and ours.kind == theirs.kind == "box" and ours.shape == theirs.shape:
-            apart = bounds_apart(ours, theirs).tolist()
-            if apart:
-                return apart, int(np.prod(ours.shape, dtype=int))
-    return [], -1
-
-
-def _lines(sites: list[Any], score: float, why: str) -> list[Suspect]:
-    found: dict[tuple[str, int], Suspect] = {}
-    for number, place in enumerate(sites):
-        found.setdefault((place.file, place.line), Suspect(score - 1e-4 * number, place, why))
-    return sorted(found.values(), key=lambda s: -s.score)
+    return in_order([*found[:DIRECT], *decisive, *found[DIRECT:]], 0.1, f"{name} is computed here")
 
 
 def _deciding(bench: Bench, what: str, wanted: Callable[[Op], bool]) -> list[Site]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -125,22 +125,37 @@ def _draws(tape: Tape | None) -> list[np.ndarray]:
 
 def defined(bench: Bench, what: str) -> Defined | None:
     """The definitions of the target's files; None where it cannot be imported anew."""
-    backend: Any = bench.pair.target.backend
-    name = loading.name_of_module(bench.settings.target)
-    own = getattr(sys.modules.get(name or ""), "__file__", None)
-    if name is None or own is None:
+    found = own_definitions(bench)
+    if found is None:
         return None
-    sites = {site for kind in ("step", "reset") for site in sources.sites_of(backend.traced(kind).closed)}
-    busy: dict[str, set[int]] = {own: set()}
-    for site in sites:
-        if loading.belongs(os.path.realpath(site.file), name, os.path.realpath(own)):
-            busy.setdefault(site.file, set()).update(range(site.line, site.end_line + 1))
-    found = [d for file, lines in busy.items() for d in definitions(sources.text_of(file), file, lines)]
     constants = {bare(n): np.ravel(v) for n, v in bench.pair.ref.spec.constants.items() if np.size(v) == 1}
     known = {name: float(value[0]) for name, value in constants.items()}
     few = found if len(found) <= MOST_DEFINED else []
     traced = partial(_retraced, bench, what), partial(_reprogrammed, bench, what)
     return Defined(few, *traced, _otherwise, known, bare)
+
+
+def own_definitions(bench: Bench, names: bool = False) -> list[Definition] | None:
+    """What the target's files define (``names``: see ``definitions``); None where it cannot be imported anew."""
+    busy = own_lines(bench)
+    if busy is None:
+        return None
+    return [d for file, lines in busy.items() for d in definitions(sources.text_of(file), file, lines, names)]
+
+
+def own_lines(bench: Bench) -> dict[str, set[int]] | None:
+    """The target's own files -> lines from which operations of its step or reset come; None where it cannot be imported
+    anew."""
+    backend: Any = bench.pair.target.backend
+    name = loading.name_of_module(bench.settings.target)
+    own = getattr(sys.modules.get(name or ""), "__file__", None)
+    if name is None or own is None:
+        return None
+    busy: dict[str, set[int]] = {own: set()}
+    for site in {site for kind in ("step", "reset") for site in sources.sites_of(backend.traced(kind).closed)}:
+        if loading.belongs(os.path.realpath(site.file), name, os.path.realpath(own)):
+            busy.setdefault(site.file, set()).update(range(site.line, site.end_line + 1))
+    return busy
 
 
 def _otherwise(definition: Definition) -> dict[float, str]:
@@ -178,13 +193,18 @@ def _reprogrammed(bench: Bench, what: str, file: str, text: str) -> Program | No
 
 def _program(bench: Bench, what: str, file: str, text: str) -> Program | None:
     """The target's program, traced with another text in the place of a file's."""
+    return imported(bench, file, text, lambda backend: flat(backend.traced(what, ROWS).closed))
+
+
+def imported(bench: Bench, file: str, text: str, read: Callable[[Any], Any]) -> Any:
+    """What is read of the target's backend with another text in the place of a file's; None if anything fails."""
     options = dict(bench.pair.contract.target_options)
 
-    def imported() -> Program:
+    def opened() -> Any:
         with unplayed(), loading.loaded(bench.settings.target, options, file, text, bench.pair.ref.spec) as backend:
-            return flat(backend.traced(what, ROWS).closed)  # type: ignore[attr-defined]
+            return read(backend)
 
     try:
-        return bench.pair.target.call("another text", imported)
+        return bench.pair.target.call("another text", opened)
     except Exception:  # whatever a port raises with what it was not made for
         return None

@@ -50,9 +50,10 @@ class Moved:
         return bool(self.ops or self.constants)
 
 
-def definitions(text: str, file: str, busy: Container[int]) -> list[Definition]:
+def definitions(text: str, file: str, busy: Container[int], names: bool = False) -> list[Definition]:
     """The definitions in a module's text: all outside of functions; in functions those on whose lines nothing is traced
-    (``busy`` lines have operations). [] if it cannot be parsed."""
+    (``busy`` lines have operations). [] if it cannot be parsed. ``names``: also names in lists and calls, with a sign
+    or without, if they stand for a number."""
     try:
         tree = ast.parse(text)
     except SyntaxError:
@@ -60,7 +61,7 @@ def definitions(text: str, file: str, busy: Container[int]) -> list[Definition]:
     span = offsets(text)
     found = []
     for number, parts in enumerate(_statements(tree, busy)):
-        for inner, node in (found for name, value in parts for found in _numbers(name, value, bool(name))):
+        for inner, node in (found for name, value in parts for found in _numbers(name, value, bool(name), names)):
             place = Site(file, node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0)
             found.append(Definition(inner, place, *span(node), number))
     return found
@@ -104,26 +105,28 @@ def _named(target: Any) -> str:
     return str(getattr(target, "id", getattr(target, "attr", "")))
 
 
-def _numbers(name: str, node: ast.expr, whole: bool = False) -> Iterator[tuple[str, ast.expr]]:
+def _numbers(name: str, node: ast.expr, whole: bool = False, names: bool = False) -> Iterator[tuple[str, ast.expr]]:
     """(name, expression) of the parts of an expression that may be numbers. ``whole``: it is all that has the name."""
+    parts: list[tuple[str, ast.expr]] = []
     if isinstance(node, ast.Tuple | ast.List):
-        for part in node.elts:
-            yield from _numbers(name, part)
+        parts = [(name, part) for part in node.elts]
     elif isinstance(node, ast.Dict):
-        for key, part in zip(node.keys, node.values, strict=True):
-            yield from _numbers(str(key.value) if isinstance(key, ast.Constant) else name, part)
+        pairs = zip(node.keys, node.values, strict=True)
+        parts = [(str(key.value) if isinstance(key, ast.Constant) else name, part) for key, part in pairs]
     elif isinstance(node, ast.Call):
-        for part in node.args:
-            yield from _numbers(name, part)
-        for keyword in node.keywords:
-            yield from _numbers(keyword.arg or name, keyword.value)
+        given = [(k.arg or name, k.value) for k in node.keywords if k.arg != "dtype"]
+        parts = [*((name, part) for part in node.args), *given]
     elif (
         isinstance(node, ast.BinOp)
-        or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant))
+        or (isinstance(node, ast.UnaryOp) and (names or isinstance(node.operand, ast.Constant)))
         or (isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float))
-        or (isinstance(node, ast.Name | ast.Attribute) and (whole or name.isupper()))  # one constant is another
+        or (
+            isinstance(node, ast.Name | ast.Attribute) and (whole or names or name.isupper())
+        )  # one constant is another
     ):
         yield name, node
+    for inner, part in parts:
+        yield from _numbers(inner, part, False, names)
 
 
 def otherwise(expression: str, names: Mapping[str, Any]) -> dict[float, str]:

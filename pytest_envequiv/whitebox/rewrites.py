@@ -14,7 +14,7 @@ from itertools import combinations, pairwise
 
 from pytest_envequiv.whitebox.definitions import offsets
 from pytest_envequiv.whitebox.jaxprs import Site
-from pytest_envequiv.whitebox.sources import class_fields, functions_in, nodes_of, text_of
+from pytest_envequiv.whitebox.sources import Span, class_fields, functions_in, nodes_of, text_of
 
 MOST_BESIDE = 6  # elements of one list that are exchanged
 FLOATS, WHOLES = (
@@ -23,6 +23,7 @@ FLOATS, WHOLES = (
 )
 IDLE = {"self", "cls", "key", "rng", "rng_key", "seed", "params", "config", "env_params"}  # what many do not need
 SUMS = ast.Add | ast.Sub
+BOUNDS = ("jnp.minimum", "jnp.maximum")  # as most people import them
 NAMED = ast.Name | ast.Attribute
 
 
@@ -35,12 +36,16 @@ class Rewrite:
     why: str
 
 
-def rewrites(files: list[str], functions: Container[str]) -> Iterator[Rewrite]:
-    """The rewrites of some functions, the likelier kinds first, each text once."""
+def rewrites(files: list[str], functions: Container[str], run: Container[Span]) -> Iterator[Rewrite]:
+    """The rewrites of some functions, the likelier kinds first, each text once. ``run``: where expressions stand that
+    leave an operation."""
     found = list(functions_in(files, functions))
     seen = {text_of(file) for file in files}
     called = {key: names for file in files for key, names in _parameters(file).items()}
-    kinds = (partial(_expected, called), _unread, _inserted, _neighbours, _twice, _types, _exchanges, _fields, _names)
+    kinds: tuple[Kind, ...] = (
+        partial(_expected, called), _unread, _inserted, _neighbours, _twice, _types, _exchanges, _fields, _unlike,
+        partial(_folded, run), _names,
+    )  # fmt: skip
     for kind in kinds:
         for file, function in found:
             for node, change in kind(function):
@@ -86,16 +91,25 @@ def _exchanges(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
         yield from _exchanged(combinations(parts[:MOST_BESIDE], 2))
 
 
-def _exchanged(pairs: Iterable[tuple[ast.expr, ast.expr]]) -> Iterator[tuple[ast.expr, Change]]:
+def _unlike(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """Two things of different kinds that follow one another, exchanged: a name and what is computed beside it."""
+    for parts in _lists(function):
+        yield from _exchanged(pairwise(parts), alike=False)
+
+
+def _exchanged(pairs: Iterable[tuple[ast.expr, ast.expr]], alike: bool = True) -> Iterator[tuple[ast.expr, Change]]:
     for one, other in pairs:
-        if type(one) is type(other) and not isinstance(one, ast.Constant):
+        if (type(one) is type(other)) == alike and not isinstance(one, ast.Constant):
             why = f"{ast.unparse(one)} and {ast.unparse(other)} exchanged"
             yield one, [(one, other, why), (other, one, "")]
 
 
 def _unread(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
-    """What is never read, in the place of a name that is handed on."""
-    yield from _replaced(_handed(function), _bound(function), unread(function))
+    """What is never read, in the place of a name; first of one that is handed on."""
+    names = unread(function)
+    yield from _replaced(_handed(function), _bound(function), names)
+    computed = (part for node in ast.walk(function) for part in _computed(node)) if names else ()
+    yield from _replaced(computed, _bound(function), names)
 
 
 def _twice(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
@@ -107,7 +121,7 @@ def _twice(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
 
 
 def _inserted(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
-    """What is never read, as one more term of a sum or factor of a product."""
+    """What is never read, as one more term of a sum or factor of a product, or as a bound of what is returned."""
     parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
     for name in unread(function):
         for node in (n for n in ast.walk(function) if isinstance(n, ast.BinOp)):
@@ -118,6 +132,29 @@ def _inserted(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
                 continue
             for sign in signs:
                 yield node, [(node, f"({{}} {sign} {name})", f"{sign} {name} is missing")]
+        for made in (n.value for n in ast.walk(function) if isinstance(n, ast.Return)):
+            if not isinstance(made, ast.Call | ast.BinOp | ast.Name):
+                continue
+            for bound in BOUNDS:
+                yield made, [(made, f"{bound}({{}}, {name})", f"{bound} of it and {name} is right")]
+
+
+def _folded(run: Container[Span], function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
+    """Another name in the place of one of which Python computes something, so that no operation is left of it."""
+    for node in (n for n in ast.walk(function) if isinstance(n, ast.BinOp)):
+        if (node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0) not in run:
+            yield from _replaced(_computed(node), _bound(function), list(_bound(function)))
+
+
+def _computed(node: ast.AST) -> list[ast.expr]:
+    """What an expression computes its value of, as far as it stands there by name."""
+    if isinstance(node, ast.BinOp):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.Compare):
+        parts = [node.left, *node.comparators]
+    else:
+        parts = [node.operand] if isinstance(node, ast.UnaryOp) else []
+    return [part for part in parts if isinstance(part, ast.Name)]
 
 
 def _names(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:

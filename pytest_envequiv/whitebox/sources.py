@@ -25,13 +25,17 @@ class Silent:
     """An assignment or return that only passes on what is there.
 
     used   later lines that use what it assigns; made: earlier lines that assign what it passes on
-    busy   it also computes something, but not of that
+    busy   it also computes something, but not of that; ``calls``: it gives a name to what a call gives; ``last``: it
+           returns; ``fixed``: it passes on nothing that the function was given or has computed
     """
 
     place: Site
     used: frozenset[int]
     made: frozenset[int]
     busy: bool = False
+    calls: bool = False
+    last: bool = False
+    fixed: bool = False
 
 
 def code(place: Site) -> str:
@@ -207,6 +211,32 @@ def class_fields(text: str) -> dict[str, list[str]]:
     return found
 
 
+def called_functions(files: Iterable[str], functions: Iterable[str]) -> set[str]:
+    """What functions of some files are called in some of them, by name, and they themselves."""
+    files, found = list(files), set(functions)
+    calls = (n for _, f in functions_in(files, found) for n in ast.walk(f) if isinstance(n, ast.Call))
+    named = {getattr(n.func, "id", getattr(n.func, "attr", "")) for n in calls}
+    return found | {f.name for _, f in functions_in(files, named)}
+
+
+def unpacked_together(place: Site) -> list[Site]:
+    """Where names that are read on a line are given at once to what is unpacked, and what a function of the file that
+    is called there returns."""
+    names = {n.id for n in nodes_of(place.file) if isinstance(n, ast.Name) and n.lineno == place.line}
+    found = []
+    for node in nodes_of(place.file):
+        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and node.lineno < place.line):
+            continue
+        given = {n.id for n in ast.walk(node.targets[0]) if isinstance(n, ast.Name)}
+        if len(given & names) > 1:
+            found.append(_place(place.file, node.value, place.function, node.lineno))
+            called = getattr(node.value.func, "id", "") if isinstance(node.value, ast.Call) else ""
+            for _, function in functions_in([place.file], {called}):
+                returned = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
+                found += [_place(place.file, value, function.name, value.lineno) for value in returned]
+    return found
+
+
 def returned_places(files: Iterable[str], functions: Container[str]) -> list[Site]:
     """Each element of the tuples some functions return, where it stands; those that are no more than a name first."""
     found = []
@@ -254,6 +284,7 @@ def silent_lines(
     for file, function in functions_in(files, functions):
         uses: dict[str, set[int]] = {}
         makes: dict[str, set[int]] = {}
+        parameters = {n.arg for n in ast.walk(function.args) if isinstance(n, ast.arg)}
         statements = []
         for node in ast.walk(function):
             if isinstance(node, ast.Name):
@@ -277,7 +308,9 @@ def silent_lines(
             used = frozenset(line for name in given for line in uses.get(name, ()) if line > node.lineno)
             for names, line in ((taken, node.lineno), *(({name}, line) for name, line in parts if line != node.lineno)):
                 made = frozenset(line for name in names for line in makes.get(name, ()) if line < node.lineno)
-                found.append(Silent(_place(file, value, function.name, line), used, made, occupied))
+                fixed = taken.isdisjoint(makes.keys() | parameters)
+                place, last = _place(file, value, function.name, line), isinstance(node, ast.Return)
+                found.append(Silent(place, used, made, occupied, isinstance(value, ast.Call) and not last, last, fixed))
     return found
 
 
@@ -328,6 +361,21 @@ def array_elements(sites: Iterable[Site], count: int) -> dict[int, list[Site]]:
             if isinstance(node, ast.List | ast.Tuple) and len(node.elts) == count and (file, node.lineno) in lines:
                 for number, element in enumerate(node.elts):
                     found.setdefault(number, []).append(_place(file, element, "", element.lineno))
+    return found
+
+
+def assigned_places(files: Iterable[str], part: str) -> list[Site]:
+    """The lines of statements that assign to a name, or hand on by a keyword, in which ``part`` occurs."""
+    found = []
+    for file in files:
+        for node in nodes_of(file):
+            given = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [getattr(t, "id", getattr(t, "attr", "")) for t in given] + [getattr(node, "arg", None) or ""]
+            value = getattr(node, "value", None)
+            if isinstance(value, ast.expr) and any(part in name for name in names):
+                lines = range(value.lineno, (value.end_lineno or value.lineno) + 1)
+                places = [_place(file, value, "", line) for line in lines]
+                found += [place for place in places if code(place).strip("()[]{}, ")]
     return found
 
 

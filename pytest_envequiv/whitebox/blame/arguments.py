@@ -48,7 +48,7 @@ def vectors(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     for slot, atom in enumerate(op.inputs):
         for form in _forms(known, numbers):
             if atom not in form.places or len(form.places) > 1:
-                yield Edit(form.why, {group[0]: _given(trial, op, slot, form)}, 0.92)
+                yield Edit(form.why, {group[0]: given_otherwise(op, slot, form)}, 0.92)
 
 
 def handed(trial: Trial) -> Programs:
@@ -73,7 +73,7 @@ def handed(trial: Trial) -> Programs:
                     op = ops[n]
                     for slot, atom in enumerate(op.inputs):
                         if atom == place:
-                            op = _given(trial, op, slot, form)
+                            op = given_otherwise(op, slot, form)
                     if op is not ops[n]:
                         others[n] = op
                 try:
@@ -139,7 +139,7 @@ def _forms(vectors: Sequence[Named], numbers: Sequence[Named]) -> Iterator[Form]
         yield Form(f"times {times:g}", lambda own, times=times: own * times)
 
 
-def _given(trial: Trial, op: Op, slot: int, form: Form) -> Op:
+def given_otherwise(op: Op, slot: int, form: Form) -> Op:
     """The operation, one of its operands made something else of."""
     count = len(op.inputs)
 

@@ -77,6 +77,7 @@ REDUCED: dict[str, Function] = {
 FUNCTIONS: dict[str, Function] = {
     "sin": np.sin, "cos": np.cos, "tan": np.tan, "minus": np.negative, "the square": np.square, "abs": np.abs,
     "the root": np.sqrt, "exp": np.exp, "half": lambda x: x / 2, "twice": lambda x: 2 * x,
+    "the ceiling": np.ceil, "the floor": np.floor, "the nearest whole number": np.round,
 }  # fmt: skip
 
 

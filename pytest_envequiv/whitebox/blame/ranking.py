@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import combinations
+from functools import partial
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from pytest_envequiv.whitebox.blame.arguments import handed, vectors
 from pytest_envequiv.whitebox.blame.brackets import restoring
 from pytest_envequiv.whitebox.blame.defined import Defined, defined, reading
 from pytest_envequiv.whitebox.blame.names import Programs, renamed
+from pytest_envequiv.whitebox.blame.operands import operands
 from pytest_envequiv.whitebox.blame.rewritten import rewritten
 from pytest_envequiv.whitebox.blame.solving import numbers_for, solve_values, solved
 from pytest_envequiv.whitebox.blame.suspects import Suspect
@@ -44,6 +46,7 @@ from pytest_envequiv.whitebox.sources import Silent, element_place, operand_plac
 FEW = 5  # suspects; where there are not as many, lines are told of that stand before what is wrong
 SUFFICIENT = 0.5  # score of a value that could have been right in every row, by a relation nobody knows
 KNOWN = 0.9  # score of one whose relation to what is known at that point is simple
+PAIRED = 0.88  # of one that is right with two things that are known: one of them may be what should stand there
 CLIPPED = 0.85  # of one that is right once it is clipped: the clip may also stand in another place
 UNLIKE = 0.89  # of a setting of which the reference has another value, even if other things differ as well
 SETTLED = 0.955  # at most, of a change that turns a condition round in every row: another number may be as good
@@ -106,7 +109,7 @@ def blame(
         _changed(trial, groups, edits.functions),
         _changed(trial, single, vectors),
         _changed(trial, many, edits.variables),
-        _angelic(trial, groups),
+        chain(_angelic(trial, groups), _tried(trial, operands(trial, groups))),
         _changed(trial, single, edits.variables),
         exchanged(trial),
         _changed(trial, groups, missing),
@@ -177,8 +180,9 @@ def _changed(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect
                 if edit.operand is not None:
                     parts.append(operand_place(whole, edit.operand, len(op.inputs), chooses and edit.operand > 0))
                 apart = [place for place in parts if place != whole]
-                yield from (Suspect(score, place, edit.why, op.callers, settled=settled) for place in apart)
-                yield Suspect(score * (0.99 if apart else 1), whole, edit.why, op.callers, settled=settled)
+                made = partial(Suspect, callers=op.callers, settled=settled, swapped=len(edit.elements) > 1)
+                yield from (made(score, place, edit.why) for place in apart)
+                yield made(score * (0.99 if apart else 1), whole, edit.why)
 
 
 def _at_calls(trial: Trial, groups: Groups, kind: edits.Kind) -> Iterator[Suspect]:
@@ -308,14 +312,13 @@ def _angelic(trial: Trial, groups: Groups) -> Iterator[Suspect]:
             except Exception:  # a number for each row cannot stand here
                 continue
             if right is not None:
-                known = _relation(trial, group[0], place, value, right)
-                score = CLIPPED if known.startswith("clipped") else KNOWN if known else SUFFICIENT
+                known, score = _relation(trial, group[0], place, value, right)
                 why = known or "another value here is right in every row"
                 yield Suspect(score, _site(trial, group), why, op.callers, missing=score == CLIPPED)
 
 
-def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: np.ndarray) -> str:
-    """In words, how the right values come from what is known at that point; "" if no simple way is found."""
+def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: np.ndarray) -> tuple[str, float]:
+    """In words, how the right values come from what is known at that point, "" if no simple way is found; the score."""
     here = trial.diverging
     v, w = np.broadcast_to(value.astype(float).ravel(), (trial.rows,)), right
     apart = max(float(np.abs(w - v)[here].max(initial=0.0)), 1e-30)
@@ -337,7 +340,7 @@ def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: n
                   for a, b in ((low, high), (-np.inf, high), (low, np.inf)) if a < b}  # fmt: skip
         for text, guess in plain.items():
             if near(guess) and holds(guess):
-                return text
+                return text, CLIPPED if text.startswith("clipped") else KNOWN
         known = scope(trial, number)
         names = [name for name, _ in known]
         z = np.array([np.broadcast_to(np.asarray(o, float).ravel(), (trial.rows,)) for _, o in known])
@@ -349,7 +352,7 @@ def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: n
         ):  # fmt: skip
             for at in np.flatnonzero(near(guesses))[:TRIED]:
                 if holds(guesses[at]):
-                    return text.format(names[at])
+                    return text.format(names[at]), KNOWN
         a, b = z[-SOME:, None], z[None, -SOME:]
         for text, pairs in (
             ("{0} times {1} is right", a * b), ("{0} plus {1} is right", a + b), ("{0} minus {1} is right", a - b),
@@ -359,8 +362,8 @@ def _relation(trial: Trial, number: int, place: int, value: np.ndarray, right: n
         ):  # fmt: skip
             for i, k in np.argwhere(near(pairs))[:TRIED]:
                 if holds(pairs[i, k]):
-                    return text.format(names[-SOME:][i], names[-SOME:][k])
+                    return text.format(names[-SOME:][i], names[-SOME:][k]), PAIRED
         slope, offset = np.polyfit(v[here], w[here], 1) if np.ptp(v[here]) > 0 else (0.0, 0.0)
         if slope and near(offset + slope * v) and holds(offset + slope * v):
-            return f"{offset:.6g} plus {slope:.6g} times it is right"
-    return ""
+            return f"{offset:.6g} plus {slope:.6g} times it is right", KNOWN
+    return "", SUFFICIENT

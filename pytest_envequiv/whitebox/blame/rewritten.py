@@ -26,7 +26,8 @@ def rewritten(trial: Trial, reprogrammed: Reprogrammed) -> Iterator[Suspect]:
     sites += [site for n in trial.suspected for site in trial.program.ops[n].callers]
     files, functions = sorted({s.file for s in sites}), {s.function.rpartition(".")[2] for s in sites}
     left = min(MOST, max(LEAST, TRACED // len(trial.program.ops)))
-    for rewrite in rewrites(files, functions):
+    spans = {(s.line, s.end_line, s.column, s.end_column) for op in trial.program.ops if (s := op.site) is not None}
+    for rewrite in rewrites(files, functions, spans):
         program = reprogrammed(rewrite.place.file, rewrite.text)
         left -= 1
         if program is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pytest_envequiv.whitebox.jaxprs import Site
@@ -22,3 +23,12 @@ class Suspect:
     callers: tuple[Site, ...] = field(default=(), compare=False)
     missing: bool = field(default=False, compare=False)
     settled: bool = field(default=False, compare=False)
+    swapped: bool = field(default=False, compare=False)
+
+
+def in_order(sites: Iterable[Site], score: float, why: str) -> list[Suspect]:
+    """Suspected lines of about the same score, those that come first the more suspected, each once."""
+    found: dict[tuple[str, int], Suspect] = {}
+    for number, place in enumerate(sites):
+        found.setdefault((place.file, place.line), Suspect(score - 1e-4 * number, place, why))
+    return sorted(found.values(), key=lambda s: -s.score)

@@ -26,6 +26,7 @@ TRIED = 3  # terms whose number is solved for, of an operation: those that fit b
 MOST_TRIED = 48  # terms of values that have a name, which are tried as they are
 FITS = 0.9  # share of the divergence a term has to explain to be tried
 PLAIN = 1.005  # a term times nothing but one or minus one needs no other slip to be written
+LONGEST = 8  # vector of which each element is known
 STEP = 1e-2  # by how much of its size a value is moved
 FUNCTIONS = {"sin", "cos", "tan", "exp", "log", "sqrt", "tanh", "square", "integer_pow", "abs"}
 Function = Callable[..., Any]
@@ -33,15 +34,22 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Factor:
-    """A function of a value that a function has in each of its calls, one number for each row."""
+    """A function of a value that a function has in each of its calls, one number for each row; of a vector, of one of
+    its elements."""
 
     name: str
     places: tuple[int, ...]
     function: Function
+    element: int | None = None
+
+    def of(self, value: Any) -> np.ndarray:
+        """float[B]"""
+        value = np.asarray(value, float)
+        return np.asarray(self.function(value.ravel() if self.element is None else value[:, self.element]))
 
     def values(self, trial: Trial) -> np.ndarray:
         """float[calls, B]"""
-        return np.array([self.function(np.asarray(trial.values[p], float).ravel()) for p in self.places])
+        return np.array([self.of(trial.values[p]) for p in self.places])
 
 
 def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
@@ -58,7 +66,8 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
             for times in (1.0, -1.0):
                 others = _each_plus(trial, group, times, [factor])
                 yield Edit(f"{times:g} times {factor.name} is missing", others, WRITTEN)
-        for factor in known:
+        squares = [replace(f, name=f"{f.name} squared", function=np.square) for f in known if f.function is np.asarray]
+        for factor in (*known, *squares):
             yield Edit(
                 f"times {factor.name} is missing",
                 {n: _times(trial, n, factor, c) for c, n in enumerate(group)},
@@ -141,9 +150,16 @@ def _known(trial: Trial, group: Sequence[int]) -> list[Factor]:
 
     def add(name: str, places: list[int], computed: bool) -> None:
         first = trial.values[places[0]]
-        if not (isinstance(first, np.ndarray) and first.dtype.kind == "f" and first.size == trial.rows):
+        if not (isinstance(first, np.ndarray) and first.dtype.kind == "f" and first.size % trial.rows == 0):
             return
+        if first.ndim == 2 and 1 < first.shape[1] <= LONGEST:
+            for element, row in enumerate(first.T):
+                if (row != row[0]).any() and not any(np.array_equal(row, other, equal_nan=True) for other in seen):
+                    seen.append(row)
+                    found.append(Factor(f"element {element} of {name}", tuple(places), np.asarray, element))
         row = first.ravel()
+        if row.size != trial.rows:
+            return
         if (row != row[0]).any() and not any(np.array_equal(row, other, equal_nan=True) for other in seen):
             seen.append(row)
             found.append(Factor(name, tuple(places), np.asarray))
@@ -200,7 +216,7 @@ def _with(trial: Trial, number: int, factors: Sequence[Factor], call: int, funct
 
     def run(values: Sequence[Any]) -> list[Any]:
         own = np.asarray(op.run(values[:count])[0])
-        parts = [f.function(np.asarray(v, float).ravel()) for f, v in zip(factors, values[count:], strict=True)]
+        parts = [f.of(v) for f, v in zip(factors, values[count:], strict=True)]
         made = function(own.astype(float).ravel(), *parts)
         return [made.reshape(own.shape if own.size == made.size else made.shape).astype(op.dtypes[0])]
 

@@ -57,8 +57,8 @@ def misnamed(trial: Trial, names: Mapping[str, Sequence[Site]]) -> Iterator[Susp
                 # The line that computes what is right is not at fault.
                 wrong = [place for place in places if name != f"what line {place.line} computes"]
                 yield from (Suspect(weight - 1e-4 * n, place, f"{name} is right") for n, place in enumerate(wrong))
-                if computed and wrong and weight == NAMED:
-                    yield from (Suspect(AGAIN, place, f"{name} is right") for place in _own_lines(trial, output))
+                again = _own_lines(trial, output) if computed and wrong and weight == NAMED else []
+                yield from (Suspect(AGAIN, place, f"{name} is right") for place in again if len(again) <= FEW_LINES)
 
 
 def _own_lines(trial: Trial, output: str) -> list[Site]:
