@@ -62,12 +62,14 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
     if not known or any(np.size(trial.values[trial.program.ops[n].outputs[0]]) not in (1, trial.rows) for n in group):
         return
     if len(group) > 1:  # one that is not is told by what it should have been
-        for factor in (f for f in known if f.function is np.asarray):
+        elements = list(_elements(trial, group, known))
+        plain = [*(f for f in known if f.function is np.asarray), *elements]
+        for factor in plain:
             for times in (1.0, -1.0):
                 others = _each_plus(trial, group, times, [factor])
                 yield Edit(f"{times:g} times {factor.name} is missing", others, WRITTEN)
-        squares = [replace(f, name=f"{f.name} squared", function=np.square) for f in known if f.function is np.asarray]
-        for factor in (*known, *squares):
+        squares = [replace(factor, name=f"{factor.name} squared", function=np.square) for factor in plain]
+        for factor in (*known, *elements, *squares):
             yield Edit(
                 f"times {factor.name} is missing",
                 {n: _times(trial, n, factor, c) for c, n in enumerate(group)},
@@ -91,9 +93,9 @@ def missing(trial: Trial, group: Sequence[int]) -> Iterator[Edit]:
             return trial.replaced(_each_plus(trial, group, number, term))
 
         for right, weight in solved(trial, run, times):
-            plain = PLAIN if abs(right) == 1 and weight == WRITTEN else 1.0
+            likely = PLAIN if abs(right) == 1 and weight == WRITTEN else 1.0
             yield Edit(
-                f"{right:.6g} times {_words(term)} is missing", _each_plus(trial, group, right, term), weight * plain
+                f"{right:.6g} times {_words(term)} is missing", _each_plus(trial, group, right, term), weight * likely
             )
     # Where a quotient is added to the lower part of a fraction, what fits best is not what fits exactly.
     for term, times in _fitting(trial, _named(trial, group), slopes, goal - now, rows, MOST_TRIED):
@@ -150,16 +152,9 @@ def _known(trial: Trial, group: Sequence[int]) -> list[Factor]:
 
     def add(name: str, places: list[int], computed: bool) -> None:
         first = trial.values[places[0]]
-        if not (isinstance(first, np.ndarray) and first.dtype.kind == "f" and first.size % trial.rows == 0):
+        if not (isinstance(first, np.ndarray) and first.dtype.kind == "f" and first.size == trial.rows):
             return
-        if first.ndim == 2 and 1 < first.shape[1] <= LONGEST:
-            for element, row in enumerate(first.T):
-                if (row != row[0]).any() and not any(np.array_equal(row, other, equal_nan=True) for other in seen):
-                    seen.append(row)
-                    found.append(Factor(f"element {element} of {name}", tuple(places), np.asarray, element))
         row = first.ravel()
-        if row.size != trial.rows:
-            return
         if (row != row[0]).any() and not any(np.array_equal(row, other, equal_nan=True) for other in seen):
             seen.append(row)
             found.append(Factor(name, tuple(places), np.asarray))
@@ -175,6 +170,21 @@ def _known(trial: Trial, group: Sequence[int]) -> list[Factor]:
             places = [ops[n].outputs[0] for n in numbers]
             add(f"what line {calls.line_of(trial, numbers)} computes", places, name in FUNCTIONS)
     return found[:MOST_KNOWN]
+
+
+def _elements(trial: Trial, group: Sequence[int], known: Sequence[Factor]) -> Iterator[Factor]:
+    """Elements of the vectors that the function is given, but for those that are known."""
+    site = trial.program.ops[group[0]].site
+    assert site is not None  # only operations with a site are grouped
+    seen = [f.of(trial.values[f.places[0]]) for f in known if f.function is np.asarray]
+    for line, places in calls.arguments(trial, site, len(group)):
+        first = trial.values[places[0]]
+        if not (isinstance(first, np.ndarray) and first.dtype.kind == "f" and first.shape[:1] == (trial.rows,)):
+            continue
+        for element, row in enumerate(first.T if first.ndim == 2 and first.shape[1] <= LONGEST else ()):
+            if not any(np.array_equal(row, other, equal_nan=True) for other in seen):
+                seen.append(row)
+                yield Factor(f"element {element} of what line {line} reads", tuple(places), np.asarray, element)
 
 
 def _named(trial: Trial, group: Sequence[int]) -> list[Factor]:
