@@ -70,6 +70,13 @@ BOUNDED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.parametrize("narrow", ["float16", "bfloat16"])
+def test_a_narrow_type_may_be_one_that_was_meant_to_be_wide(narrow, tmp_path):
+    (tmp_path / "port.py").write_text(TEXT.replace("jnp.int32", f"jnp.{narrow}"))
+    (rewrite,) = (r for r in written(tmp_path / "port.py", {"step"}, ran=True) if narrow not in r.text)
+    assert rewrite.why == f"float32 in the place of {narrow}"
+
+
 @pytest.mark.parametrize(
     ("function", "ran", "code"),
     [
@@ -172,7 +179,7 @@ TYPED = "jnp.asarray(action, jnp.int32)"
 SLIPS = {
     "unpacked in another order": ("engine, hill = p", "hill, engine = p", "L2-play-position", 1, "exchanged"),
     "another type": ("jnp.asarray(action, jnp.float32)", TYPED, "L2-play-position", 1, "float32 in the place of int32"),
-    "another argument": ("= braked(position, v", "= braked(throttle, v", "L2-boundary-velocity", 3, "calls what line"),
+    "another argument": ("= braked(position, v", "= braked(throttle, v", "L2-boundary-velocity", 2, "hands on what line"),
     "nothing is read": (
         "0.0015 * jnp.clip(action, -1.0, 1.0)",
         "0.0015",

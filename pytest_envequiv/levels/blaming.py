@@ -20,10 +20,12 @@ from pytest_envequiv.whitebox.dataflow import slices
 from pytest_envequiv.whitebox.definitions import moved
 from pytest_envequiv.whitebox.jaxprs import Site, Traced
 from pytest_envequiv.whitebox.program import Constant, Op, flat
+from pytest_envequiv.whitebox.provenance import came_by
 
 NAMED = 10  # suspects in a report
 PASSED_ON = 0.985  # of a suspect's score goes to a line that only hands it a value
 HANDED_ON = 0.9  # to one that also computes something else, or by a call
+HANDED_DOWN = 0.945  # score up to which another value may be right where one is read, and not another operation
 CALLED_THERE = 0.895  # of the best one's to the line that calls the function it is in
 DIRECT = 2  # lines that come before those which set the numbers there, where nothing can be tried
 DRAWN = 0.3  # of a line that draws, where the reference draws from other bounds or more finely
@@ -199,6 +201,10 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
             if here or called:
                 score = suspect.score * (PASSED_ON if here and not other.busy else HANDED_ON)
                 more.append(Suspect(score, other.place, f"passes on what line {suspect.site.line} uses"))
+    for suspect in (s for s in found if SUFFICIENT <= s.score <= HANDED_DOWN):
+        for n, place in enumerate(came_by(suspect.site, suspect.callers)):
+            score = suspect.score * PASSED_ON - 1e-4 * n
+            more.append(Suspect(score, place, f"hands on what line {suspect.site.line} reads"))
     for suspect in (s for s in found if s.swapped and s.score >= SUFFICIENT):
         for n, place in enumerate(sources.unpacked_together(suspect.site)):
             score = suspect.score * PASSED_ON - 1e-4 * n

@@ -83,8 +83,11 @@ def offsets(text: str) -> Callable[[ast.expr], tuple[int, int]]:
 
 def _statements(tree: ast.Module, busy: Container[int]) -> Iterator[list[tuple[str, ast.expr]]]:
     """Of each statement, (name, expression) of what it assigns, returns or gives to an argument as its default."""
+    properties: dict[ast.AST, str] = {}  # what returns an attribute -> the function it is in
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
+            returned = (n for n in ast.walk(node) if isinstance(n, ast.Return) and isinstance(n.value, ast.Attribute))
+            properties |= dict.fromkeys(returned, node.name)
             given = node.args
             positional = [*given.posonlyargs, *given.args][-len(given.defaults) or None :]
             yield [(a.arg, d) for a, d in zip(positional, given.defaults, strict=False)]
@@ -98,7 +101,7 @@ def _statements(tree: ast.Module, busy: Container[int]) -> Iterator[list[tuple[s
         if names and len(names) == len(values):
             yield [(_named(t), v) for t, v in zip(names, values, strict=True)]
         else:
-            yield [(_named(target), node.value)]
+            yield [(_named(target) or properties.get(node, ""), node.value)]
 
 
 def _named(target: Any) -> str:

@@ -17,10 +17,8 @@ from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.sources import Span, class_fields, functions_in, nodes_of, text_of
 
 MOST_BESIDE = 6  # elements of one list that are exchanged
-FLOATS, WHOLES = (
-    {"float16", "float32", "float64", "bfloat16", "float_"},
-    {"int8", "int16", "int32", "int64", "uint8", "uint32"},
-)
+FLOATS, NARROW = {"float32", "float64", "float_"}, {"float16", "bfloat16"}
+WHOLES = {"int8", "int16", "int32", "int64", "uint8", "uint32"}
 IDLE = {"self", "cls", "key", "rng", "rng_key", "seed", "params", "config", "env_params"}  # what many do not need
 SUMS = ast.Add | ast.Sub
 BOUNDS = ("jnp.minimum", "jnp.maximum")  # as most people import them
@@ -173,10 +171,10 @@ def _replaced(
 
 
 def _types(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
-    """A whole number's type where a fraction's stands, and the other way round."""
+    """A whole number's type where a fraction's stands, and the other way round; a wider one for a narrow one."""
     for node in ast.walk(function):
         name = getattr(node, "attr", getattr(node, "id", ""))
-        other = "int32" if name in FLOATS else "float32" if name in WHOLES else ""
+        other = "float32" if name in WHOLES | NARROW else "int32" if name in FLOATS else ""
         if other and isinstance(node, NAMED):
             text = other if isinstance(node, ast.Name) else f"{ast.unparse(node.value)}.{other}"
             yield node, [(node, text, f"{other} in the place of {name}")]
