@@ -4,10 +4,10 @@
                                [--output DIR] [--styles] [NAME ...]
 
 MountainCarContinuous is measured on a copy of gymnax's file, made in a temporary folder, in which the wall bug is
-mended; the others on gymnax as it is installed. With ``--styles`` the ports are those in ``benchmarks/styles``, each
-written in a manner of its own: constants of the module, a class, loops, branches. What survives ``quick`` and is
-detectable is judged again with ``thorough``. Everything is drawn from the seed. Writes one JSON report and one plot a
-pair, and prints a table in Markdown.
+mended; the others on gymnax as it is installed. With ``--styles`` the ports are those in ``benchmarks/styles``, two of
+each, written in manners of their own: constants of the module, a class, closures, loops, branches, matrices. What
+survives ``quick`` and is detectable is judged again with ``thorough``. Everything is drawn from the seed. Writes one
+JSON report and one plot a pair, and prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -30,13 +30,18 @@ from pytest_envequiv.power.measure import Result
 from pytest_envequiv.power.mutants import Mutant
 from pytest_envequiv.verdict import Settings, pair_name
 
-STYLES = {
-    "CartPole-v1": "pole_vector",
-    "MountainCar-v0": "hill_cond",
-    "MountainCarContinuous-v0": "hill_class:Hill",
-    "Acrobot-v1": "acro_loop",
-    "Pendulum-v1": "swing",
-}
+STYLES = (
+    ("CartPole-v1", "pole_vector"),
+    ("CartPole-v1", "cart_tuple"),
+    ("MountainCar-v0", "hill_cond"),
+    ("MountainCar-v0", "hill_where"),
+    ("MountainCarContinuous-v0", "hill_class:Hill"),
+    ("MountainCarContinuous-v0", "hill_closure"),
+    ("Acrobot-v1", "acro_loop"),
+    ("Acrobot-v1", "acro_matrix"),
+    ("Pendulum-v1", "swing"),
+    ("Pendulum-v1", "pend_vec"),
+)
 NAMES = ("CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1")
 
 
@@ -62,8 +67,9 @@ def measured(name: str, target: str, options: argparse.Namespace) -> list[str]:
     told = table.summary(pairs)
     killed, rest = table.killed(results), len(left) - sum(r.word == "killed" for r in again)
     return [
-        name, f"{len(chosen):,} of {len(running):,}", f"{told['broken'] + told['hung']}",
-        f"{told['equivalent']}", f"{told['illegal_only'] + told['unreached_only']}", str(killed),
+        f"{name}, {target}" if options.styles else name, f"{len(chosen):,} of {len(running):,}",
+        f"{told['broken'] + told['hung']}", f"{told['equivalent']}",
+        f"{told['illegal_only'] + told['unreached_only']}", str(killed),
         f"{killed.whole - rest} of {killed.whole}",
         str(table.blamed(results, 1)), str(table.blamed(results, 5)), str(table.roots(results)),
         f"{told['seconds_median']:.1f} s", f"{len(told['doubtful'])} of {told['audited']}", f"{seconds:.0f} s",
@@ -106,9 +112,10 @@ def main() -> None:
     rows = []
     sys.path.insert(0, str(Path(__file__).parent / "styles"))
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.names or NAMES:
-            target = wall.target(folder) if name == wall.NAME else f"gymnax:{name}"
-            rows.append(measured(name, STYLES[name] if options.styles else target, options))
+        own = [(name, wall.target(folder) if name == wall.NAME else f"gymnax:{name}") for name in NAMES]
+        for name, target in STYLES if options.styles else own:
+            if not options.names or name in options.names:
+                rows.append(measured(name, target, options))
     print()
     for row in (head, ["---"] * len(head), *rows):
         print(f"| {' | '.join(row)} |")

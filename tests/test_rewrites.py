@@ -179,7 +179,13 @@ TYPED = "jnp.asarray(action, jnp.int32)"
 SLIPS = {
     "unpacked in another order": ("engine, hill = p", "hill, engine = p", "L2-play-position", 1, "exchanged"),
     "another type": ("jnp.asarray(action, jnp.float32)", TYPED, "L2-play-position", 1, "float32 in the place of int32"),
-    "another argument": ("= braked(position, v", "= braked(throttle, v", "L2-boundary-velocity", 2, "hands on what line"),
+    "another argument": (
+        "= braked(position, v",
+        "= braked(throttle, v",
+        "L2-boundary-velocity",
+        2,
+        "hands on what line",
+    ),
     "nothing is read": (
         "0.0015 * jnp.clip(action, -1.0, 1.0)",
         "0.0015",

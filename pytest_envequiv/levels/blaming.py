@@ -10,7 +10,7 @@ from pytest_envequiv.bench import Bench, Step
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.levels.beginnings import shared
 from pytest_envequiv.levels.cases import ROWS, defined, reset_case, step_case
-from pytest_envequiv.levels.declaring import spaces
+from pytest_envequiv.levels.declaring import agreed, spaces
 from pytest_envequiv.verdict import Verdict
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame.ranking import SUFFICIENT, blame
@@ -92,10 +92,9 @@ def _suspects(bench: Bench, verdict: Verdict, step: Step | None) -> list[Suspect
             return in_order([*written, *decisive] if coarse else [*decisive, *written], 0.2, "part of the reset")
         behind = _deciding(bench, "reset", _on(written))
         return in_order([*written[:DIRECT], *behind, *written[DIRECT:]], 0.2, "part of the reset")
-    if check.subject == "spec":
-        return spaces(bench, check.field)
-    if check.subject == "contains":
-        return _shown(bench, check.field)
+    if check.subject in ("spec", "contains"):
+        as_declared = check.subject == "contains" or agreed(bench, check.field)
+        return _shown(bench, check.field) if as_declared else spaces(bench, check.field)
     if check.subject in ("action_range", "illegal_action"):
         return _reading(bench, "action.")
     if check.subject == "auto_reset":
@@ -201,7 +200,7 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
             if here or called:
                 score = suspect.score * (PASSED_ON if here and not other.busy else HANDED_ON)
                 more.append(Suspect(score, other.place, f"passes on what line {suspect.site.line} uses"))
-    for suspect in (s for s in found if SUFFICIENT <= s.score <= HANDED_DOWN):
+    for suspect in (s for s in found if SUFFICIENT <= s.score and (s.score <= HANDED_DOWN or s.swapped)):
         for n, place in enumerate(came_by(suspect.site, suspect.callers)):
             score = suspect.score * PASSED_ON - 1e-4 * n
             more.append(Suspect(score, place, f"hands on what line {suspect.site.line} reads"))

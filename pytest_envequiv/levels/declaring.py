@@ -59,7 +59,7 @@ def spaces(bench: Bench, root: str, typed: bool = True) -> list[Suspect]:
         *in_order([*whole, *exact], 0.9, f"this bound of the {root} is another than the reference's"),
         *in_order(idle, 0.2, f"runs when the {root} space is made"),
         *in_order(declared, DECLARED, f"the {root} space is declared here"),
-        *(_numbers(bench, root) if apart or _other_sizes(bench, root) else ()),
+        *(_numbers(bench, root) if apart or not agreed(bench, root) else ()),
     ]
     return sorted(found, key=lambda s: -round(s.score, 6))
 
@@ -81,9 +81,9 @@ def _bounds_apart(bench: Bench, root: str) -> tuple[list[int], int]:
     return [], -1
 
 
-def _other_sizes(bench: Bench, root: str) -> bool:
-    """Whether a space is of another size, or offers another number of choices."""
-    return any(not _same(a, b) for name, a, b in matched_spaces(bench.pair) if name.partition(".")[0] == root)
+def agreed(bench: Bench, root: str) -> bool:
+    """Whether the spaces of a kind have the sizes and bounds of the reference's."""
+    return all(_same(a, b) for name, a, b in matched_spaces(bench.pair) if name.partition(".")[0] == root)
 
 
 # -- numbers set otherwise ---------------------------------------------------------------------------------------------

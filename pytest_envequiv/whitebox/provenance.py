@@ -51,7 +51,7 @@ def _followed(
         for target in node.targets:
             element = _element(target, name)
             if element is not None:
-                yield from _valued(file, function, node, element, left)
+                yield from _valued(file, function, node, element, callers, left)
                 return
     if name in _parameters(function) and callers:
         call, outer = callers[0], _around(callers[0].file, callers[0].line)
@@ -64,14 +64,16 @@ def _followed(
                 yield from _followed(call.file, outer, given.id, made.lineno, callers[1:], left - 1)
 
 
-def _valued(file: str, function: ast.FunctionDef, node: ast.Assign, element: int, left: int) -> Iterator[Site]:
+def _valued(
+    file: str, function: ast.FunctionDef, node: ast.Assign, element: int, callers: Sequence[Site], left: int
+) -> Iterator[Site]:
     """The lines by which an element of what is assigned (-1: all of it) has its value."""
     value, here = node.value, Site(file, node.lineno, node.lineno, node.col_offset, function=function.name)
     if isinstance(value, ast.Tuple | ast.List) and 0 <= element < len(value.elts):
         value = value.elts[element]
     if isinstance(value, ast.Name):
         yield here
-        yield from _followed(file, function, value.id, node.lineno, (), left - 1)
+        yield from _followed(file, function, value.id, node.lineno, callers, left - 1)
     elif isinstance(value, ast.Call):
         for _, called in functions_in([file], {_calls(value)}):
             yield here
