@@ -200,7 +200,7 @@ def _with_silent(found: list[Suspect], silent: list[sources.Silent]) -> list[Sus
             if here or called:
                 score = suspect.score * (PASSED_ON if here and not other.busy else HANDED_ON)
                 more.append(Suspect(score, other.place, f"passes on what line {suspect.site.line} uses"))
-    for suspect in (s for s in found if SUFFICIENT <= s.score and (s.score <= HANDED_DOWN or s.swapped)):
+    for suspect in (s for s in found if s.score >= SUFFICIENT and (s.score <= HANDED_DOWN or s.swapped)):
         for n, place in enumerate(came_by(suspect.site, suspect.callers)):
             score = suspect.score * PASSED_ON - 1e-4 * n
             more.append(Suspect(score, place, f"hands on what line {suspect.site.line} reads"))

@@ -63,7 +63,7 @@ def _multiplied(
         with suppress(ValueError, TypeError):  # of another shape
             yield f"an operand times {name}", FACTOR, run([Form("", lambda own, z: own * z, (p,)) for p in places])
     with suppress(ValueError, TypeError):
-        for number, weight in solved(trial, times, 1.0):
+        for number, weight in solved(trial, times, 1.0) if len(group) == 1 else ():
             yield f"an operand times {number:.6g}", weight * NUMBER, times(number)
 
 

@@ -109,10 +109,11 @@ def blame(
         _changed(trial, groups, edits.functions),
         _changed(trial, single, vectors),
         _changed(trial, many, edits.variables),
-        chain(_angelic(trial, groups), _tried(trial, operands(trial, groups))),
+        chain(_angelic(trial, groups), _tried(trial, operands(trial, single))),
         _changed(trial, single, edits.variables),
         exchanged(trial),
         _changed(trial, groups, missing),
+        _tried(trial, operands(trial, many)),
         _at_calls(trial, many, edits.variables),
     )
     with suppress(Spent):

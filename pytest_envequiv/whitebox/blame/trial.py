@@ -18,7 +18,7 @@ EXPLAINED = 0.999  # share of rows mended, none broken, with which a change coun
 MOST_SCOPE = 160  # values in scope that are tried in the place of another
 PASSING = {"convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "stop_gradient", "copy"}
 
-MOST_WORK = 3_000_000  # operations that are run again for one divergence: some 20 s
+MOST_WORK = 4_000_000  # operations that are run again for one divergence: some 20 s
 
 
 class Spent(Exception):
