@@ -66,15 +66,15 @@ def spaces(bench: Bench, root: str, typed: bool = True) -> list[Suspect]:
 
 def _nearly(bench: Bench, root: str) -> bool:
     """Whether the bounds of a kind of space differ by less than a hundredth, or by what a whole number lacks."""
-    boxes = [(a, b) for n, a, b in matched_spaces(bench.pair) if n.partition(".")[0] == root and a.kind == "box"]
+    boxes = [(a, b) for a, b in _matched(bench, root) if a.kind == "box"]
     pairs = [(x, y) for a, b in boxes for x, y in ((a.low, b.low), (a.high, b.high)) if np.shape(x) == np.shape(y)]
     return all(np.allclose(x, y, rtol=1e-2) or np.array_equal(np.trunc(x), y) for x, y in pairs)
 
 
 def _bounds_apart(bench: Bench, root: str) -> tuple[list[int], int]:
     """(elements whose bounds differ, number of elements) of the first space of a kind that differs."""
-    for name, ours, theirs in matched_spaces(bench.pair):
-        if name.partition(".")[0] == root and ours.kind == theirs.kind == "box" and ours.shape == theirs.shape:
+    for ours, theirs in _matched(bench, root):
+        if ours.kind == theirs.kind == "box" and ours.shape == theirs.shape:
             apart = bounds_apart(ours, theirs).tolist()
             if apart:
                 return apart, int(np.prod(ours.shape, dtype=int))
@@ -83,7 +83,12 @@ def _bounds_apart(bench: Bench, root: str) -> tuple[list[int], int]:
 
 def agreed(bench: Bench, root: str) -> bool:
     """Whether the spaces of a kind have the sizes and bounds of the reference's."""
-    return all(_same(a, b) for name, a, b in matched_spaces(bench.pair) if name.partition(".")[0] == root)
+    return all(_same(a, b) for a, b in _matched(bench, root))
+
+
+def _matched(bench: Bench, root: str) -> list[tuple[Space, Space]]:
+    """The spaces of a kind, of the reference and of the target."""
+    return [(a, b) for name, a, b in matched_spaces(bench.pair) if name.partition(".")[0] == root]
 
 
 # -- numbers set otherwise ---------------------------------------------------------------------------------------------
@@ -92,9 +97,8 @@ def agreed(bench: Bench, root: str) -> bool:
 def _numbers(bench: Bench, root: str) -> Iterator[Suspect]:
     """Definitions that the space is made of, above all those of which another value, or an exchange, mends it."""
     found = own_definitions(bench, names=True) or []
-    ours = [a for name, a, _ in matched_spaces(bench.pair) if name.partition(".")[0] == root]
-    now = _declared(bench, root, ())
-    if now is None or len(found) > MOST_DEFINED:
+    ours, theirs = ([pair[side] for pair in _matched(bench, root)] for side in (0, 1))
+    if len(found) > MOST_DEFINED:
         return
     beside: dict[int, list[tuple[Definition, float]]] = {}
     for definition in found:
@@ -102,11 +106,12 @@ def _numbers(bench: Bench, root: str) -> Iterator[Suspect]:
         if first is None or not first[1] or first[1][0][0] == first[1][0][1]:
             continue
         ((old, new),) = first[1]
-        share = _shares(now[0], first[0])
+        share = _shares(theirs, first[0])
         if share is not None and not share.any():
             continue
         beside.setdefault(definition.beside, []).append((definition, old))
-        right = next((v for v in _wanted(ours, now[0], share, old, new) if _is_right(bench, root, definition, v)), None)
+        tried = _wanted(ours, theirs, share, old, new)
+        right = next((v for v in tried if _right(ours, _declared(bench, root, [(definition, v)]))), None)
         if right is not None:
             why = f"{definition.name or 'it'} = {right:.6g} in the place of {old:.6g}"
             yield Suspect(RIGHT, definition.place, f"{why} makes the {root} space the reference's")
@@ -114,25 +119,23 @@ def _numbers(bench: Bench, root: str) -> Iterator[Suspect]:
             yield Suspect(PART, definition.place, f"the {root} space is made of it")
     for together in beside.values():
         for (one, a), (other, b) in combinations(together[:MOST_BESIDE], 2):
-            both = _declared(bench, root, [(one, b), (other, a)]) if a != b else None
-            if both is not None and all(map(_same, ours, both[0])):
+            if a != b and _right(ours, _declared(bench, root, [(one, b), (other, a)])):
                 for definition in (one, other):
                     yield Suspect(RIGHT, definition.place, f"{a:.6g} and {b:.6g} exchanged")
 
 
-def _declared(
-    bench: Bench, root: str, chosen: Sequence[tuple[Definition, float | None]]
-) -> tuple[list[Space], list[tuple[float, float]]] | None:
-    """The target's spaces, in the order of ``matched_spaces``, with other values of definitions (None: one next to it);
-    and (number before, number there now) of each that was met. None if it cannot be opened so."""
+# The target's spaces, in the order of ``matched_spaces``, and (number before, number there now) of each definition met.
+Declared = tuple[list[Space], list[tuple[float, float]]]
+
+
+def _declared(bench: Bench, root: str, chosen: Sequence[tuple[Definition, float | None]]) -> Declared | None:
+    """What the target declares with other values of definitions (None: one next to it); None if it cannot be opened."""
     names = bench.pair.actions if root == "action" else bench.pair.observations
 
     def read(backend: Any) -> list[Space]:
         given: Mapping[str, Space] = backend.spec.action if root == "action" else backend.spec.observation
         return [given[name] for name in names]
 
-    if not chosen:
-        return read(bench.pair.target), []
     file = chosen[0][0].place.file
     text = changed(sources.text_of(file), [definition for definition, _ in chosen])
     with instead([value for _, value in chosen]) as seen:
@@ -140,9 +143,7 @@ def _declared(
     return None if found is None else (found, [seen[n] for n in sorted(seen)])
 
 
-def _is_right(bench: Bench, root: str, definition: Definition, value: float) -> bool:
-    found = _declared(bench, root, [(definition, value)])
-    ours = [a for name, a, _ in matched_spaces(bench.pair) if name.partition(".")[0] == root]
+def _right(ours: Sequence[Space], found: Declared | None) -> bool:
     return found is not None and all(map(_same, ours, found[0]))
 
 
