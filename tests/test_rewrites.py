@@ -52,7 +52,7 @@ def found(tmp_path):
 
 def written(path, functions, ran):
     """The rewrites of a file's functions, if all it computes leaves an operation, or nothing does."""
-    nodes = [n for n in nodes_of(str(path)) if isinstance(n, ast.BinOp) and ran]
+    nodes = [n for n in nodes_of(str(path)) if isinstance(n, ast.BinOp | ast.Compare) and ran]
     run = {(n.lineno, n.end_lineno, n.col_offset, n.end_col_offset) for n in nodes}
     return list(rewrites([str(path)], functions, run))
 
@@ -64,6 +64,9 @@ BOUNDED = textwrap.dedent("""
 
     def wrap(x, lo, hi):
         return jnp.ceil((lo - hi) / x)
+
+    def over(x, hi):
+        return (hi < hi) & x
 
     def held(x, hi):
         return jnp.sqrt(x)
@@ -84,6 +87,8 @@ def test_a_narrow_type_may_be_one_that_was_meant_to_be_wide(narrow, tmp_path):
         ("held", True, "return jnp.maximum(jnp.sqrt(x), hi)"),
         ("wrap", False, "return jnp.ceil((x - hi) / x)"),
         ("wrap", False, "return jnp.ceil((lo - x) / x)"),
+        ("over", False, "return (x < hi) & x"),
+        ("over", False, "return (hi < x) & x"),
     ],
 )
 def test_what_leaves_no_operation_may_lack_a_bound_or_be_of_another_name(function, ran, code, tmp_path):

@@ -139,7 +139,7 @@ def _inserted(function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
 
 def _folded(run: Container[Span], function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Change]]:
     """Another name in the place of one of which Python computes something, so that no operation is left of it."""
-    for node in (n for n in ast.walk(function) if isinstance(n, ast.BinOp)):
+    for node in (n for n in ast.walk(function) if isinstance(n, ast.BinOp | ast.Compare)):
         if (node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0) not in run:
             yield from _replaced(_computed(node), _bound(function), list(_bound(function)))
 
