@@ -70,6 +70,8 @@ SLIPS = {
         1,
         "1 in the place of 1.01",
     ),
+    "the number of actions": (CART, "spaces.Discrete(2)", "spaces.Discrete(3)", "L1-spec-*", 1, "2 in the place of 3"),
+    "the size of a space": (PENDULUM, "shape=(1,)", "shape=(2,)", "L1-spec-action", 1, "1 in the place of 2"),
     "the type of a space": (
         PENDULUM,
         "shape=(1,), dtype=np.float32",

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.backends.opening import open_backend
-from pytest_envequiv.backends.protocol import Space
+from pytest_envequiv.backends.protocol import Space, Spec
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.levels.cases import MOST_DEFINED, imported, own_definitions, own_lines
-from pytest_envequiv.spaces import bare, bounds_apart, constants_apart, matched_spaces
+from pytest_envequiv.spaces import bare, bounds_apart, constants_apart
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.blame.suspects import Suspect, in_order
 from pytest_envequiv.whitebox.definitions import Definition, changed, instead
@@ -87,8 +87,20 @@ def agreed(bench: Bench, root: str) -> bool:
 
 
 def _matched(bench: Bench, root: str) -> list[tuple[Space, Space]]:
-    """The spaces of a kind, of the reference and of the target."""
-    return [(a, b) for name, a, b in matched_spaces(bench.pair) if name.partition(".")[0] == root]
+    """The spaces of a kind, of the reference and of the target; those of other sizes included."""
+    ours, theirs = (_of_kind(side.spec, root) for side in (bench.pair.ref, bench.pair.target))
+    return [(ours[name], theirs[other]) for other, name in _names(bench, root).items()]
+
+
+def _names(bench: Bench, root: str) -> Mapping[str, str]:
+    """Target name -> reference name; where none are matched, in the order in which they are declared."""
+    ours, theirs = (_of_kind(side.spec, root) for side in (bench.pair.ref, bench.pair.target))
+    matched = bench.pair.actions if root == "action" else bench.pair.observations
+    return matched or dict(zip(theirs, ours, strict=False))
+
+
+def _of_kind(spec: Spec, root: str) -> Mapping[str, Space]:
+    return spec.action if root == "action" else spec.observation
 
 
 # -- numbers set otherwise ---------------------------------------------------------------------------------------------
@@ -124,17 +136,16 @@ def _numbers(bench: Bench, root: str) -> Iterator[Suspect]:
                     yield Suspect(RIGHT, definition.place, f"{a:.6g} and {b:.6g} exchanged")
 
 
-# The target's spaces, in the order of ``matched_spaces``, and (number before, number there now) of each definition met.
+# The target's spaces, in the order of ``_names``, and (number before, number there now) of each definition met.
 Declared = tuple[list[Space], list[tuple[float, float]]]
 
 
 def _declared(bench: Bench, root: str, chosen: Sequence[tuple[Definition, float | None]]) -> Declared | None:
     """What the target declares with other values of definitions (None: one next to it); None if it cannot be opened."""
-    names = bench.pair.actions if root == "action" else bench.pair.observations
 
     def read(backend: Any) -> list[Space]:
-        given: Mapping[str, Space] = backend.spec.action if root == "action" else backend.spec.observation
-        return [given[name] for name in names]
+        given = _of_kind(backend.spec, root)
+        return [given[name] for name in _names(bench, root)]
 
     file = chosen[0][0].place.file
     text = changed(sources.text_of(file), [definition for definition, _ in chosen])
@@ -173,7 +184,8 @@ def _wanted(
     goal, now = _bounds(ours), _bounds(theirs)
     if share is None or goal.shape != now.shape:
         sizes = [float(n) for s in ours for n in (*s.shape, np.prod(s.shape, dtype=int))]
-        return [n for n in dict.fromkeys([*sizes, old + 1, old - 1]) if n != old]
+        more = [old + np.prod(a.shape) - np.prod(b.shape) for a, b in zip(ours, theirs, strict=True)]
+        return [n for n in dict.fromkeys([*sizes, *more, old + 1, old - 1]) if n != old]
     with np.errstate(invalid="ignore"):
         wrong = (share != 0) & ~np.isclose(goal, now, rtol=1e-5) & np.isfinite(goal - now)
         solved = old + (goal - now)[wrong] * (new - old) / share[wrong]
