@@ -126,7 +126,7 @@ SLIPS = {
         "return jnp.where(stopped, 0.0, velocity), position",
         "L2-play-kinematics",
         4,
-        "hands on together",
+        "hands on",
     ),
     "a helper that computes nothing": (
         PENDULUM,
@@ -173,12 +173,12 @@ def test_what_is_no_space_is_refused(space, tmp_path, monkeypatch):
 
 def turning(v, dv):
     drag = v[:, 0] * v[:, 1]
-    return jnp.sin(dv) + drag * dv
+    return jnp.sin(drag) + drag * dv
 
 
 def turning_too_much(v, dv):
     drag = v[:, 0] * v[:, 1]
-    return jnp.sin(dv) + drag
+    return jnp.sin(drag) + drag
 
 
 def lifting(v, dv):
@@ -200,7 +200,7 @@ def twice(f):
 @pytest.mark.parametrize(
     ("right", "wrong", "within", "why"),
     [
-        (turning, turning_too_much, 2, "an operand times"),  # as good where it is computed
+        (turning, turning_too_much, 1, "an operand times"),
         (lifting, lifting_without, 1, "squared is missing"),
     ],
 )
@@ -233,7 +233,12 @@ def test_a_value_is_followed_to_where_it_is_computed(tmp_path):
     file = tmp_path / "port.py"
     file.write_text(HANDED)
     call = Site(str(file), 12, 12, function="step")
-    assert [s.line for s in came_by(Site(str(file), 8, 8), [call])] == [12, 7, 11, 4]
+    assert [s.line for s in came_by(Site(str(file), 8, 8), [call])] == [
+        12,
+        7,
+        4,
+        11,
+    ]  # at 11 nothing is told by the names
     assert [s.line for s in came_by(Site(str(file), 8, 8), [])] == [7]
     file = tmp_path / "twice.py"
     file.write_text(HANDED.replace("return down, up", "return up, up"))

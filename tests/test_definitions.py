@@ -22,6 +22,8 @@ TEXT = textwrap.dedent('''
     WHOLE = TWO * THREE
     TABLE = (1.0, [2, -3.0], {"a": 4.0})
     NAME = "x"
+    PUSHES = np.array([-0.5, 0.75]) * TABLE["a"]
+    KEYED = TABLE["a"]
     class Params(NamedTuple):
         g: float = 9.8
         on: bool = True
@@ -37,6 +39,7 @@ TEXT = textwrap.dedent('''
 ''')
 FOUND = {
     "TWO": ["2.0"], "THREE": ["3"], "WHOLE": ["TWO * THREE"], "TABLE": ["1.0", "2", "-3.0"], "a": ["4.0"],
+    "PUSHES": ['np.array([-0.5, 0.75]) * TABLE["a"]', "-0.5", "0.75", 'TABLE["a"]'], "KEYED": ['TABLE["a"]'],
     "g": ["9.8"], "on": ["True"], "power": ["0.5"], "limit": ["10", "limit"], "slope": ["0.25"], "höhe": ["1.5"],
     "wind": ["0.125"], "half": ["math.radians(90.0) / 2"],
 }  # fmt: skip

@@ -119,17 +119,23 @@ def _numbers(name: str, node: ast.expr, whole: bool = False, names: bool = False
     elif isinstance(node, ast.Call):
         given = [(k.arg or name, k.value) for k in node.keywords if k.arg != "dtype"]
         parts = [*((name, part) for part in node.args), *given]
-    elif (
-        isinstance(node, ast.BinOp)
-        or (isinstance(node, ast.UnaryOp) and (names or isinstance(node.operand, ast.Constant)))
-        or (isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float))
-        or (
-            isinstance(node, ast.Name | ast.Attribute) and (whole or names or name.isupper())
-        )  # one constant is another
-    ):
+    elif _gives_number(node, whole or names or name.isupper(), names):
         yield name, node
+    if isinstance(node, ast.BinOp) and any(isinstance(inner, ast.List | ast.Tuple) for inner in ast.walk(node)):
+        parts = [(name, node.left), (name, node.right)]  # it gives an array
     for inner, part in parts:
         yield from _numbers(inner, part, False, names)
+
+
+def _gives_number(node: ast.expr, names: bool, signed: bool) -> bool:
+    """Whether an expression may give a number: what is computed and numbers themselves; ``names`` and what stands under
+    a key, as one constant may be another; names with a sign."""
+    if isinstance(node, ast.UnaryOp):
+        return signed or isinstance(node.operand, ast.Constant)
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, bool | int | float)
+    keyed = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
+    return isinstance(node, ast.BinOp) or (names and (keyed or isinstance(node, ast.Name | ast.Attribute)))
 
 
 def otherwise(expression: str, names: Mapping[str, Any]) -> dict[float, str]:
