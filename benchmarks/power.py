@@ -4,8 +4,8 @@
                                [--output DIR] [--styles] [NAME ...]
 
 MountainCarContinuous is measured on a copy of gymnax's file, made in a temporary folder, in which the wall bug is
-mended; the others on gymnax as it is installed. With ``--styles`` the ports are those in ``benchmarks/styles``, two of
-each, written in manners of their own: constants of the module, a class, closures, loops, branches, matrices. What
+mended; the others on gymnax as it is installed. With ``--styles`` the ports are those in ``benchmarks/styles``, two or
+three of each, written in manners of their own: constants of the module, a class, closures, loops, branches, matrices. What
 survives ``quick`` and is detectable is judged again with ``thorough``. Everything is drawn from the seed. Writes one
 JSON report and one plot a pair, and prints a table in Markdown.
 """
@@ -33,14 +33,18 @@ from pytest_envequiv.verdict import Settings, pair_name
 STYLES = (
     ("CartPole-v1", "pole_vector"),
     ("CartPole-v1", "cart_tuple"),
+    ("CartPole-v1", "pole_class"),
     ("MountainCar-v0", "hill_cond"),
     ("MountainCar-v0", "hill_where"),
+    ("MountainCar-v0", "hill_vec"),
     ("MountainCarContinuous-v0", "hill_class:Hill"),
     ("MountainCarContinuous-v0", "hill_closure"),
+    ("MountainCarContinuous-v0", "hill_parts"),
     ("Acrobot-v1", "acro_loop"),
     ("Acrobot-v1", "acro_matrix"),
     ("Pendulum-v1", "swing"),
     ("Pendulum-v1", "pend_vec"),
+    ("Pendulum-v1", "pend_xy"),
 )
 NAMES = ("CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1")
 

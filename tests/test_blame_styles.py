@@ -173,12 +173,12 @@ def test_what_is_no_space_is_refused(space, tmp_path, monkeypatch):
 
 def turning(v, dv):
     drag = v[:, 0] * v[:, 1]
-    return jnp.sin(drag) + drag * dv
+    return jnp.sin(drag + dv) + drag * dv
 
 
 def turning_too_much(v, dv):
     drag = v[:, 0] * v[:, 1]
-    return jnp.sin(drag) + drag
+    return jnp.sin(drag + dv) + drag
 
 
 def lifting(v, dv):

@@ -13,7 +13,7 @@ from pytest_envequiv.whitebox.jaxprs import Site
 from pytest_envequiv.whitebox.sources import class_fields, functions_in, nodes_of, text_of
 
 DEEPEST = 6  # lines that one value is followed through
-UNLIKE, UNKNOWN, ALIKE = 0, 1, 2  # whether what is handed on is called as where it goes
+TWICE, UNLIKE, UNKNOWN, ALIKE = range(4)  # whether what is handed on is called as where it goes
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Reading:
 
 
 def came_by(place: Site, callers: Sequence[Site]) -> list[Site]:
-    """The lines that handed on what is read by name on a line: first those that hand on the same thing twice, or under
-    another name; last those at which both ends are called alike. ``callers``: the calls that led to the line, the
-    innermost first."""
+    """The lines that handed on what is read by name on a line: first those that hand on the same thing twice, then those
+    that do so under another name, last those at which both ends are called alike. ``callers``: the calls that led to
+    the line, the innermost first."""
     function = _around(place.file, place.line)
     if function is None:
         return []
@@ -48,7 +48,7 @@ def came_by(place: Site, callers: Sequence[Site]) -> list[Site]:
             if key not in found or likeness < found[key][0]:
                 found[key] = likeness, line
     found.pop((place.file, place.line), None)
-    told = [(UNLIKE if _twice(line) else likeness, line) for likeness, line in found.values()]
+    told = [(TWICE if _twice(line) else likeness, line) for likeness, line in found.values()]
     return [line for _, line in sorted(told, key=lambda entry: entry[0])]
 
 
