@@ -5,9 +5,9 @@
 
 MountainCarContinuous is measured on a copy of gymnax's file, made in a temporary folder, in which the wall bug is
 mended; the others on gymnax as it is installed. With ``--styles`` the ports are those in ``benchmarks/styles``, two or
-three of each, written in manners of their own: constants of the module, a class, closures, loops, branches, matrices. What
-survives ``quick`` and is detectable is judged again with ``thorough``. Everything is drawn from the seed. Writes one
-JSON report and one plot a pair, and prints a table in Markdown.
+three of each, written in manners of their own: constants of the module, a class, closures, loops, branches, matrices.
+What survives ``quick`` and is detectable is judged again with ``thorough``. Everything is drawn from the seed. Writes
+one JSON report and one plot a pair, and prints a table in Markdown.
 """
 
 from __future__ import annotations

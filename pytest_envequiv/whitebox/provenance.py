@@ -31,9 +31,9 @@ class Reading:
 
 
 def came_by(place: Site, callers: Sequence[Site]) -> list[Site]:
-    """The lines that handed on what is read by name on a line: first those that hand on the same thing twice, then those
-    that do so under another name, last those at which both ends are called alike. ``callers``: the calls that led to
-    the line, the innermost first."""
+    """The lines that handed on what is read by name on a line: first those that hand on the same thing twice, then
+    those that do so under another name, last those at which both ends are called alike. ``callers``: the calls that led
+    to the line, the innermost first."""
     function = _around(place.file, place.line)
     if function is None:
         return []
