@@ -104,7 +104,7 @@ def test_a_mutant_that_can_no_longer_be_traced_is_broken(every, tmp_path, monkey
     source = SWING.replace('jnp.where(state["angle"] > 0, 0.1, -0.1)', '(0.1 if state["angle"] > 0 else -0.1)')
     mutant = replace(every[0][0], file=str(file), source=source)
     found = judged(mutant, Settings(REF, "power_swing"), ref, original, {}, False)
-    assert (found.word, found.text) == ("broken", "it can no longer be traced")
+    assert found.word == "broken" and "JAX cannot trace its step" in found.text
 
 
 def test_a_failure_of_the_verifier_is_not_the_mutants(ask, every, monkeypatch):

@@ -101,6 +101,8 @@ def _opened(port: Port, in_jax: bool) -> Backend:
             raise
         except Exception as error:  # whatever the port raises when it is not run as it was meant to be
             errors[attempt] = line(error)
+            if attempt is traced and in_jax and not _calling.get():
+                raise OpenError(f"{port.name}: JAX cannot trace its step ({errors[attempt]})") from error
     raise OpenError(
         f"{port.name}: step can neither be traced by JAX ({errors[traced]}) nor called row by row "
         f"({errors[keyed if in_jax else called]})"
@@ -108,6 +110,17 @@ def _opened(port: Port, in_jax: bool) -> Backend:
 
 
 _playing = ContextVar("playing", default=True)
+_calling = ContextVar("calling", default=True)
+
+
+@contextmanager
+def only_traced() -> Iterator[None]:
+    """Inside the block JAX code is traced or refused, and not called row by row, which may take minutes to open."""
+    token = _calling.set(False)
+    try:
+        yield
+    finally:
+        _calling.reset(token)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pytest_envequiv.backends import loading
+from pytest_envequiv.backends.plain import only_traced
 from pytest_envequiv.backends.protocol import Backend, Outcome, State
 from pytest_envequiv.comparison.roots import output_name
 from pytest_envequiv.errors import EnvequivError
@@ -69,12 +70,12 @@ def judged(
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(tempfile.TemporaryDirectory())  # not to be tried on another's counterexamples
+        if original.spec.traceable:  # whoever compiles a mutant that cannot be traced is told at once
+            stack.enter_context(only_traced())
         try:
             target = stack.enter_context(loading.loaded(settings.target, options, mutant.file, mutant.source, ref.spec))
         except Exception as error:  # whatever a mutant raises while it is imported
             return Result(mutant.id, "broken", text=f"{type(error).__name__}: {error}"[:300])
-        if original.spec.traceable and not target.spec.traceable:  # whoever compiles it is told at once
-            return Result(mutant.id, "broken", text="it can no longer be traced")
         try:
             return _asked(mutant, replace(settings, output=output), ref, original, target, all_levels, started)
         except EnvequivError as error:

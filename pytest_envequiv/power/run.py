@@ -15,6 +15,7 @@ import numpy as np
 from pytest_envequiv import contract as contracts
 from pytest_envequiv.backends import loading
 from pytest_envequiv.backends.opening import open_backend
+from pytest_envequiv.backends.plain import only_traced
 from pytest_envequiv.backends.protocol import Backend
 from pytest_envequiv.backends.remembering import remembering
 from pytest_envequiv.comparison.roots import output_name
@@ -115,7 +116,7 @@ def _same(mutant: Mutant, plan: Plan) -> bool:
     if not original.spec.traceable:
         return False
     try:
-        with _edited(mutant, plan) as target:
+        with only_traced(), _edited(mutant, plan) as target:
             specs = [str(replace(b.spec, versions={})) for b in (original, target)]
             whats = ("step", "reset", *(["auto"] if original.functional.auto is not None else []))
             ours, theirs = Programs(original), Programs(target)  # type: ignore[arg-type]
