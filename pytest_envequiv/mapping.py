@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # a pair is handed in
 
 SAMPLE_STEPS = 40
 MOST_COLUMNS = 1_024  # of a state field, looked at one by one
+MOST_SHOWN = 64  # numbers of an observation that are looked for in the state: pictures repeat none
 ALIKE = "what is shown, as another field is"
 FLAGS = (REWARD, TERMINATED, TRUNCATED)
 
@@ -128,10 +130,9 @@ def _better_shown(pair: Pair, found: StateMap) -> StateMap:
     for, as far as the observation is in order: where another field shows that it is, a missing one is found; else which
     is right is tried, on states injected either way. A clock is known by its name.
     """
-    if not pair.target.spec.traceable or found.ambiguous or pair.contract.fields:
+    if found.ambiguous or pair.contract.fields:
         return found
-    shows = shown_fields(pair.target.call("trace", lambda: pair.target.backend.traced("step")))  # type: ignore[attr-defined]
-    rows = pair.sample.rows
+    shows, rows = _shows(pair), pair.sample.rows
     sources: dict[str, dict[int, Source]] = {}
     for target_name, name in pair.observations.items():
         for element, (field, place) in shows.get(target_name, {}).items():
@@ -167,6 +168,22 @@ def _better_shown(pair: Pair, found: StateMap) -> StateMap:
     # An observation in another order agrees with either as well as not: then what the values say stands.
     sure = any(a.how == "value" and a.sources != b.sources for a, b in zip(found.links, links, strict=True))
     return other if better > 0 or (better == 0 and not sure) else found
+
+
+def _shows(pair: Pair) -> Mapping[str, Mapping[int, tuple[str, int]]]:
+    """Observation of the target -> element -> (field of its state, element) that it repeats: by the target's program,
+    or, where that cannot be traced, by all of its own play."""
+    if pair.target.spec.traceable:
+        return shown_fields(pair.target.call("trace", lambda: pair.target.backend.traced("step")))  # type: ignore[attr-defined]
+    rows = pair.target_play.rows
+    rows = rows.take(rows.clock > 0) if pair.unseen else rows  # its resets show nothing
+    found: dict[str, dict[int, tuple[str, int]]] = {}
+    for name in pair.observations:
+        for element, seen in enumerate(np.asarray(rows.seen[name]).reshape(len(rows), -1).T[:MOST_SHOWN]):
+            source = _repeated(rows.state, seen) if (seen != seen[:1]).any() else None
+            if source is not None:
+                found.setdefault(name, {})[element] = source.name, source.index or 0
+    return found
 
 
 def _fresh(pair: Pair, found: StateMap) -> list[tuple[str, np.ndarray, np.ndarray]]:

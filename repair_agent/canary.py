@@ -17,10 +17,11 @@ from pathlib import Path
 from pytest_envequiv.power.mutants import mutants
 from repair_agent.findings import OPEN
 from repair_agent.question import Question
-from repair_agent.suite import judged, never, silent
+from repair_agent.suite import judged, never, place, silent
 from repair_agent.tree.worktree import CACHES, Worktree, allowed, git
 
 TRIES = 5
+SEEN = 4  # checks that fail before it is enough: where a bug hides the state, the first say INCONCLUSIVE
 STEPS = re.compile(r"step|reset|transition|dynamics|move|update|init|observ|reward|termin|done", re.I)
 # Kinds of slip that seldom change nothing.
 TELLING = ("operator", "constant", "comparison", "function", "statement", "limit", "drop", "config")
@@ -70,18 +71,19 @@ def canary(
     found = list(bugs(tree))
     random.Random(seed).shuffle(found)
     found.sort(key=lambda bug: bug.rank)
-    quick = replace(question, profile="quick", options=(*question.options, "-x"))
+    quick = replace(question, profile="quick", options=(*question.options, f"--maxfail={SEEN}"))
     tried = []
     for bug in found[:tries]:
         if stop():
             break
         tell(f"seeding a bug: {bug.what}")
-        with tempfile.TemporaryDirectory(prefix="envequiv-canary-") as place:
-            top = Path(place) / "tree"
+        with tempfile.TemporaryDirectory(prefix="envequiv-canary-") as scratch:
+            top = Path(scratch) / "tree"
             shutil.copytree(tree.top, top, symlinks=True, ignore=shutil.ignore_patterns(".git", "target", *CACHES))
             root = top / tree.root.relative_to(tree.top)
             (root / bug.file).write_text(bug.source, encoding="utf-8")
-            run = judged(quick, root, seed=seed, seconds=seconds, output=Path(place) / "output", stop=stop)
+            run = judged(quick, root, seed=seed, seconds=seconds, output=Path(scratch) / "output", stop=stop)
+        shutil.rmtree(place(root), ignore_errors=True)  # what was built of it
         caught = [f.check for f in run.findings.values() if f.word == "DIFFERENT" and f.check != OPEN]
         if caught:
             return Canary(True, f"{caught[0]} catches the seeded bug {bug.what}")

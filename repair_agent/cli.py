@@ -43,7 +43,7 @@ CODES = """exit code:
 # What holds where nothing is said. --resume and --replay take what was said then before these.
 DEFAULTS: dict[str, Any] = {
     "contract": None, "profile": "quick", "seed": 0, "files": [], "allow_import": [],
-    "init": None, "fast": None, "spec": None,
+    "init": None, "language": None, "fast": None, "spec": None,
     "engine": "auto", "agent_command": None,
     "model": Options.model, "effort": None, "max_tokens": Options.max_tokens, "base_url": None, "price": [],
     "dollars": Limits.dollars, "seconds": None, "calls": None, "tokens": None, "tries": Limits.tries,
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-land", action="store_true", help="leave the result on its branch, do not apply it here")
     new = parser.add_argument_group("a port from nothing").add_argument
     new("--init", choices=stub.WORKFLOWS, help="begin with a stub, by this workflow")
+    new("--language", choices=stub.LANGUAGES, help="of the stub (default: jax)")
     new("--fast", metavar="NAME", help="verify: a fast port that exists already")
     new("--spec", metavar="FILE", help="specification: the text to build from")
     who = parser.add_argument_group("who mends").add_argument
@@ -159,6 +160,7 @@ def _asked(options: argparse.Namespace, console: Console) -> int:
         imports=tuple(asked["allow_import"]),
         report=options.report,
         workflow=asked["init"] or "repair",
+        language=asked["language"] or "jax",
         fast=asked["fast"],
         specification=Path(asked["spec"]) if asked["spec"] else None,
         engine="command" if asked["agent_command"] else asked["engine"],
@@ -213,6 +215,8 @@ def _consistent(asked: Mapping[str, Any]) -> None:
         raise ValueError("--init verify needs --fast NAME, the fast port to verify against")
     if workflow == "specification" and not asked["spec"]:
         raise ValueError("--init specification needs --spec FILE, the text to build from")
+    if asked["language"] and not workflow:
+        raise ValueError("--language goes with --init: a target that is there has its language already")
     if asked["fast"] and workflow != "verify":
         raise ValueError("--fast goes with --init verify")
     if asked["spec"] and workflow != "specification":

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from repair_agent import suite
+from repair_agent import crates, suite
 from repair_agent.budget import Exhausted
 from repair_agent.case import Attempt, Case
 from repair_agent.model.prompt import Material, gathered, whole
@@ -32,7 +32,7 @@ You are in the folder that the files named above are relative to. The tools name
 
     {command}
 
-Do not commit, and change nothing but the files that may be changed: everything else is compared afterwards.
+{builds}Do not commit, and change nothing but the files that may be changed: everything else is compared afterwards.
 """
 
 
@@ -47,6 +47,10 @@ class Command:
             raise ValueError(f"--agent-command {command!r}: it must hold {PLACE}, where the file with the prompt goes")
         self._material, self._seconds = material, seconds
 
+    def words(self, case: Case) -> str:
+        """What the agent is told besides the prompt."""
+        return WORDS.replace("{command}", command(case.question)).replace("{builds}", _builds(case))
+
     def attempt(self, case: Case) -> Attempt:
         """Raises Exhausted if there is no time left, OSError if the command cannot be run."""
         case.budget.check()
@@ -56,7 +60,7 @@ class Command:
         folder.mkdir(parents=True, exist_ok=True)
         number = 1 + sum(1 for _ in folder.glob("prompt-*.md"))
         asked, said = folder / f"prompt-{number}.md", folder / f"output-{number}.txt"
-        text = whole(case, self._material) + WORDS.replace("{command}", command(case.question))
+        text = whole(case, self._material) + self.words(case)
         asked.write_text(text, encoding="utf-8")
         argv = [word.replace(PLACE, str(asked.resolve())) for word in self._words]
         limit = min(self._seconds, case.budget.seconds_left)
@@ -79,6 +83,19 @@ class Command:
         ended = f"was ended after {limit:.0f} s" if code is None else f"ended with exit code {code}"
         what = "changed files" if changed else "changed nothing"
         return Attempt(changed, f"{Path(argv[0]).name} {ended} and {what}; what it cost is not known")
+
+
+def _builds(case: Case) -> str:
+    """How what was edited gets to where the suite looks."""
+    root = case.tree.root
+    if not case.question.crates:
+        return ""
+    folders = [(root / name).resolve() for name in case.question.crates]
+    return f"""What Python imports of the crate is built, after an edit and before the suite, with
+
+    {crates.command(folders, suite.built(root), suite.compiled())}
+
+"""
 
 
 def _run(argv: list[str], folder: Path, env: dict[str, str], said: Path, seconds: float) -> int | None:

@@ -12,7 +12,8 @@ NODE = "envequiv"  # what the node ids of a pair of the command line begin with
 @dataclass(frozen=True)
 class Question:
     """What pytest is asked. ``options``: more of its arguments, as typed (``--envequiv-strict``); ``search``: folders
-    that come first on Python's path, after the one the suite runs in and relative to it (``src``)."""
+    that come first on Python's path, after the one the suite runs in and relative to it (``src``);
+    ``crates``: projects of maturin's that the target is made of, relative to it too: they are built before each run."""
 
     ref: str
     target: str
@@ -21,6 +22,7 @@ class Question:
     seed: int = 0
     options: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    crates: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """As pytest_envequiv.verdict.Settings takes it, for processes that ask the judge without pytest."""

@@ -23,7 +23,7 @@ from rich.console import Console
 from pytest_envequiv import contents
 from pytest_envequiv.errors import OpenError
 from pytest_envequiv.verdict import pair_name
-from repair_agent import findings, journal, loop, report, stub, suite
+from repair_agent import crates, findings, journal, loop, report, stub, stub_rust, suite
 from repair_agent.budget import Budget, Limits
 from repair_agent.case import Engine
 from repair_agent.command import Command
@@ -57,6 +57,7 @@ class Request:
     imports: tuple[str, ...] = ()
     report: Path | None = None
     workflow: str = "repair"
+    language: str = "jax"  # of a stub
     fast: str | None = None
     specification: Path | None = None
     engine: str = "auto"
@@ -191,11 +192,21 @@ def settled(request: Request) -> tuple[Request, tuple[str, ...]]:
     """The request with its paths on Python's search path, and the files that may change."""
     question = request.question
     if request.workflow != "repair" and not request.resume:
-        stub_file = stub.place(question.target, request.folder)
-        return request, (stub_file.relative_to(request.folder).as_posix(),)
+        place = stub.place(question.target, request.folder)
+        below = place.parent.relative_to(request.folder)
+        if request.language != "rust":
+            return request, ((below / place.name).as_posix(),)
+        crate = (below / stub_rust.crate_of(place.stem)).as_posix()
+        if (request.folder / crate).exists():
+            raise ValueError(f"target={question.target} would have its crate in {crate}, which exists already")
+        if lacking := crates.lacking():
+            raise ValueError(f"--language rust: {lacking}")
+        files = tuple((below / name).as_posix() for name in stub_rust.allowed(place.stem))
+        return replace(request, question=replace(question, crates=(crate,))), files
     files = request.files or extent.default_files(question.target, request.folder, question.ref)
     search = question.search or extent.search(question.target, request.folder)
-    return replace(request, question=replace(question, search=search)), tuple(files)
+    built = question.crates or extent.built_from(question.target, request.folder, question.ref)
+    return replace(request, question=replace(question, search=search, crates=built)), tuple(files)
 
 
 @contextlib.contextmanager
@@ -223,14 +234,29 @@ def _opened(request: Request, files: tuple[str, ...], console: Console) -> Workt
         console.print(f"taken along, as it is not committed: {', '.join(tree.taken[:5])}{more}", markup=False)
     try:
         if request.workflow != "repair":
-            path = tree.root / files[0]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(stub.source(question.ref, stub.interface(question.ref, tree.root)), encoding="utf-8")
+            _stubbed(request, tree)
             worktree.commit(tree, f"A stub of {question.target}")
     except BaseException:
         worktree.remove(tree, branch=True)
         raise
     return tree
+
+
+def _stubbed(request: Request, tree: Worktree) -> None:
+    """Writes the stub's files. Raises ValueError."""
+    question = request.question
+    declared = stub.interface(question.ref, tree.root)
+    place = stub.place(question.target, tree.root)
+    if request.language == "rust":
+        texts = stub_rust.files(question.ref, declared, place.stem)
+    else:
+        texts = {place.name: stub.source(question.ref, declared)}
+    for name, text in texts.items():
+        path = place.parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    for crate in question.crates:
+        stub_rust.lock(tree.root / crate)
 
 
 def _forgotten(request: Request) -> None:

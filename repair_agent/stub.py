@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from repair_agent import suite
-from repair_agent.model import aside
+from repair_agent import apart, suite
 from repair_agent.question import Question
 
+Leaf = dict[str, Any]  # {"shape", "dtype"}
+LANGUAGES = ("jax", "rust")
 WORKFLOWS = ("translate", "verify", "specification")
 
 LOOK = """
@@ -43,8 +45,8 @@ print(json.dumps({
 
 def interface(reference: str, root: Path, seconds: float = 300.0) -> dict[str, Any]:
     """What a reference declares: action, observation, fields, time limit. Raises ValueError with its own words."""
-    env = aside.clean(suite.environment(Question(reference, ""), root))
-    code, out, said = aside.process([sys.executable, "-c", LOOK, reference], root, env, "", seconds)
+    env = apart.clean(suite.environment(Question(reference, ""), root))
+    code, out, said = apart.process([sys.executable, "-c", LOOK, reference], root, env, "", seconds)
     if code is None:
         raise ValueError(f"ref={reference} did not open within {seconds:g} s")
     if code:
@@ -56,14 +58,8 @@ def interface(reference: str, root: Path, seconds: float = 300.0) -> dict[str, A
 
 def source(reference: str, declared: dict[str, Any]) -> str:
     """The stub's text: a JAX module with the reference's spaces and state fields."""
-    fields = declared["fields"] or {"time": {"shape": [], "dtype": "int32"}}
-    plain = {name: name.rpartition(".")[2].strip("_") for name in fields}  # a named tuple's fields begin with a letter
-    taken = list(plain.values())
-    names = {
-        name: word if word.isidentifier() and not iskeyword(word) and taken.count(word) == 1 else f"field_{number}"
-        for number, (name, word) in enumerate(plain.items())
-    }
-    observation = next(iter(declared["observation"].values()), {"shape": [1], "dtype": "float32"})
+    leaves = fields(declared)
+    called, seen = names(leaves), observation(declared)
     lines = [
         f'"""A port of {reference} to JAX. This is a stub: it opens, and does nothing right."""',
         "",
@@ -74,13 +70,13 @@ def source(reference: str, declared: dict[str, Any]) -> str:
         "",
         "",
         "class State(NamedTuple):",
-        *(f"    {names[name]}: jax.Array  # {_words(leaf)}" for name, leaf in fields.items()),
+        *(f"    {called[name]}: jax.Array  # {words(leaf)}" for name, leaf in leaves.items()),
         "",
         "",
         "def reset(key):",
         '    """(state, observation) of a new episode; ``key``: a jax.random key."""',
         "    state = State(",
-        *(f"        {names[name]}=jnp.zeros({_shape(leaf)}, {_dtype(leaf)})," for name, leaf in fields.items()),
+        *(f"        {called[name]}=jnp.zeros({_shape(leaf)}, {_dtype(leaf)})," for name, leaf in leaves.items()),
         "    )",
         "    return state, observe(state)",
         "",
@@ -91,21 +87,42 @@ def source(reference: str, declared: dict[str, Any]) -> str:
         "",
         "",
         "def observe(state):",
-        f'    """{_words(observation)}"""',
-        f"    return jnp.zeros({_shape(observation)}, {_dtype(observation)})",
+        f'    """{words(seen)}"""',
+        f"    return jnp.zeros({_shape(seen)}, {_dtype(seen)})",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _words(leaf: dict[str, Any]) -> str:
+def fields(declared: dict[str, Any]) -> dict[str, Leaf]:
+    """The reference's state fields; a counter where none can be seen."""
+    return declared["fields"] or {"time": {"shape": [], "dtype": "int32"}}
+
+
+def observation(declared: dict[str, Any]) -> Leaf:
+    """The reference's observation, or the first part of it."""
+    return next(iter(declared["observation"].values()), {"shape": [1], "dtype": "float32"})
+
+
+def names(leaves: dict[str, Leaf], reserved: Collection[str] = ()) -> dict[str, str]:
+    """Field -> what it can be called in a source: ``reserved`` are words that it cannot."""
+    plain = {name: name.rpartition(".")[2].strip("_") for name in leaves}  # a named tuple's fields begin with a letter
+    taken = [*plain.values(), *reserved]
+    return {
+        name: word if word.isidentifier() and not iskeyword(word) and taken.count(word) == 1 else f"field_{number}"
+        for number, (name, word) in enumerate(plain.items())
+    }
+
+
+def words(leaf: Leaf) -> str:
+    """ "float64[4]"."""
     return f"{leaf['dtype']}{leaf['shape'] or ''}"
 
 
-def _shape(leaf: dict[str, Any]) -> str:
+def _shape(leaf: Leaf) -> str:
     return str(tuple(leaf["shape"]))
 
 
-def _dtype(leaf: dict[str, Any]) -> str:
+def _dtype(leaf: Leaf) -> str:
     narrow = {"float64": "float32", "int64": "int32", "uint64": "uint32"}  # JAX's default widths
     return f"jnp.{narrow.get(leaf['dtype'], leaf['dtype'].replace('bool', 'bool_'))}"
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from repair_agent import crates
 from repair_agent.findings import OPEN, Run, reported
 from repair_agent.question import LEVELS, NODE, Question, options
 
@@ -104,7 +105,7 @@ class Begun:
         fresh: bool = False,
         first: Sequence[str] = (),
     ):
-        self.question, self.root, self.first = question, root.resolve(), tuple(first)
+        self.question, self.root, self.first, self.fresh = question, root.resolve(), tuple(first), fresh
         output = output or place(self.root)
         output.mkdir(parents=True, exist_ok=True)
         self.wanted = tuple(c for c in checks if c != OPEN)  # it exists only where the pair does not open
@@ -114,6 +115,9 @@ class Begun:
         self._scratch = tempfile.TemporaryDirectory(prefix="envequiv-suite-")
         scratch = Path(self._scratch.name)
         self.report, self.said = scratch / "report.json", scratch / "said.txt"
+        self.built = scratch / "built" if fresh else built(self.root)
+        if question.crates:
+            self.built.mkdir(parents=True, exist_ok=True)  # Python forgets folders that are not there when it begins
         argv = _arguments(question, self.wanted, seed, output, self.report, scratch) + _ordered(first, scratch)
         # An empty name: nowhere, whatever a configuration says.
         argv.append(f"--envequiv-answers={'' if fresh else answers(question)}")
@@ -123,7 +127,7 @@ class Begun:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", WAIT, str(waiting), *argv],
                     cwd=self.root,
-                    env=environment(question, self.root, fresh),
+                    env=environment(question, self.root, fresh, self.built),
                     pass_fds=(waiting,),
                     stdin=subprocess.DEVNULL,
                     stdout=out,
@@ -142,6 +146,9 @@ class Begun:
     ) -> Run:
         """What it finds; once."""
         began = time.monotonic()
+        if self.question.crates:
+            tell(f"building {', '.join(self.question.crates)}")
+            build(self.question, self.root, self.built, anew=self.fresh)
         with contextlib.suppress(BrokenPipeError):  # it has ended: it says why
             os.write(self._go, b"!")
         ended = self._watched(seconds, tell, stop)
@@ -185,8 +192,19 @@ class Begun:
         return ended
 
 
-def environment(question: Question, root: Path, fresh: bool = False) -> dict[str, str]:
-    """The variables of every process that looks at the target in ``root``: its files come first on the path.
+def build(question: Question, root: Path, into: Path | None = None, anew: bool = False) -> None:
+    """Builds the crates that the target in ``root`` is made of, if any, where ``environment`` has Python look first.
+
+    One that cannot be built says so when it is imported. ``into``, ``anew``: as of ``crates.build``. Raises OSError,
+    and ValueError where a crate is gone.
+    """
+    if question.crates:
+        crates.build([root / name for name in question.crates], into or built(root), compiled(), anew)
+
+
+def environment(question: Question, root: Path, fresh: bool = False, into: Path | None = None) -> dict[str, str]:
+    """The variables of every process that looks at the target in ``root``: its files come first on the path, what was
+    built of them (``into``, by default ``built(root)``) before their sources.
 
     Folders of the repository's other checkouts are taken off PYTHONPATH: what is judged is what lies in ``root``.
     """
@@ -195,7 +213,8 @@ def environment(question: Question, root: Path, fresh: bool = False) -> dict[str
     given = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     rest = [folder for folder in given if not any(Path(folder).resolve().is_relative_to(o) for o in others)]
     first = [str((root / folder).resolve()) for folder in question.search]
-    kept["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(root), *first, *rest]))
+    made = [str(into or built(root))] if question.crates else []
+    kept["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*made, str(root), *first, *rest]))
     kept["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing that could be run in place of a source is left in the tree
     kept.pop("PYTHONSAFEPATH", None)
     if fresh:
@@ -308,6 +327,16 @@ def place(root: Path) -> Path:
     """Where a tree's counterexamples lie if nowhere else is asked for: the same for every run on it."""
     name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
     return _home() / name
+
+
+def built(root: Path) -> Path:
+    """Where a tree's crates are built to, but for fresh runs, which have a folder of their own."""
+    return place(root) / "built"
+
+
+def compiled() -> Path:
+    """Where cargo keeps what it compiled, of all trees."""
+    return _home() / "cargo"
 
 
 def _home() -> Path:

@@ -234,3 +234,38 @@ def test_a_wrapped_object_is_copied_with_its_episode():
     twin = clone(environment)
     assert environment.step(0)[0].tolist() == twin.step(0)[0].tolist()
     assert twin.unwrapped is not environment.unwrapped
+
+
+class Passed:
+    """Functions that pass a state around, under names that an object has for other things."""
+
+    num_actions = 2
+
+    @staticmethod
+    def reset(rng: np.random.Generator) -> dict[str, Any]:
+        return {"clock": 0, "window": rng.uniform(0.0, 1.0), "spec": 1.0}
+
+    @staticmethod
+    def step(state: dict[str, Any], action: int) -> tuple[Any, ...]:
+        new = {"clock": state["clock"] + 1, "window": state["window"] / 2 + int(action), "spec": -state["spec"]}
+        return new, np.array([new["window"], new["spec"]], np.float32), new["spec"], False, new["clock"] >= 9
+
+
+def test_what_is_passed_around_as_state_is_state_whatever_it_is_called():
+    assert set(open_backend(Passed(), {}).spec.fields) == {"clock", "window", "spec"}
+
+
+class Timed(Tiny):
+    """Keeps the time under the name that drawing code has for pygame's clock."""
+
+    def start(self):
+        self.clock, self.window, self.x = 0, None, 0.0
+
+    def move(self, action):
+        self.clock += 1
+        self.x += action * (self.clock % 3)
+        return self.x, self.clock >= 20
+
+
+def test_a_number_called_clock_is_state():
+    assert "clock" in open_backend(Timed, {}).spec.fields

@@ -25,7 +25,7 @@ SKIPPED = {
     "_np_random_seed", "np_random_seed", "spec", "_cached_spec", "metadata", "_metadata", "render_mode",
     "action_space", "observation_space", "_action_space", "_observation_space", "action_spaces", "observation_spaces",
     "_observation_spaces", "_action_spaces", "screen", "window", "surf", "viewer", "renderer", "mujoco_renderer",
-    "window_surface", "clock", "checked_reset", "checked_step", "checked_render", "close_called", "_ezpickle_args",
+    "window_surface", "checked_reset", "checked_step", "checked_render", "close_called", "_ezpickle_args",
     "_ezpickle_kwargs", "_saved_kwargs", "_has_reset", "_has_rendered", "has_reset", "has_rendered",
     # what Gymnasium's RecordEpisodeStatistics writes down for people
     "episode_start_time", "return_queue", "length_queue", "time_queue",
@@ -86,7 +86,8 @@ def walk(root: Any) -> tuple[dict[str, Path], dict[str, Path]]:
             return
         seen.add(id(here))
         for step, key, value in _children(here):
-            if key in SKIPPED or key.startswith("__") or _is_scenery(value):
+            skipped = key in SKIPPED and not isinstance(here, Bare)  # what is passed around as state is state
+            if skipped or key.startswith("__") or _is_scenery(value):
                 continue
             name, place = f"{prefix}{key}", (*path, step)
             if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)) or is_key(key, value):

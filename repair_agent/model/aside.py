@@ -1,31 +1,25 @@
-"""Processes that look at the target: in a session of their own that is killed, without the keys of this process."""
+"""What ``evaluate.py`` answers in a process of its own: the only way in which this program looks at the target."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from repair_agent import suite
+from repair_agent import apart, suite
 from repair_agent.question import Question
 
-SECRETS = ("API_KEY", "AUTH_TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "ANTHROPIC_")
 SECONDS = 300.0
 
 
 def ask(question: Question, root: Path, request: dict[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
     """The answer of ``evaluate.py`` to a request about a pair; {"error", "traceback"} if there is none."""
+    suite.build(question, root)
     asked = {**request, "settings": question.settings()}
-    env = clean(suite.environment(question, root))
+    env = apart.clean(suite.environment(question, root))
     argv = [sys.executable, "-m", "repair_agent.model.evaluate"]
-    code, out, said = process(argv, root, env, json.dumps(asked), seconds)
+    code, out, said = apart.process(argv, root, env, json.dumps(asked), seconds)
     try:
         found = json.loads(out)
     except ValueError:
@@ -33,33 +27,3 @@ def ask(question: Question, root: Path, request: dict[str, Any], seconds: float 
         why = f"no answer within {seconds:g} s" if code is None else f"the process ended with exit code {code}: {last}"
         return {"error": why, "traceback": []}
     return found if isinstance(found, dict) else {"error": f"an answer of another kind: {out[:200]}", "traceback": []}
-
-
-def clean(env: Mapping[str, str]) -> dict[str, str]:
-    """Without what a target has no business with."""
-    return {k: v for k, v in env.items() if not any(secret in k.upper() for secret in SECRETS)}
-
-
-def process(
-    argv: list[str], folder: Path, env: Mapping[str, str], given: str, seconds: float
-) -> tuple[int | None, str, str]:
-    """(exit code or None if it took too long, stdout, stderr). Its whole session is gone afterwards."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            argv, cwd=folder, env=dict(env), stdin=subprocess.PIPE, stdout=out, stderr=said, start_new_session=True
-        )
-        late = False
-        try:
-            with contextlib.suppress(BrokenPipeError):
-                process.communicate(given.encode(), seconds)
-        except subprocess.TimeoutExpired:
-            late = True
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        texts = []
-        for file in (out, said):
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", "replace"))
-        return (None if late else process.returncode), texts[0], texts[1]

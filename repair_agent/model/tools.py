@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repair_agent import suite
+from repair_agent import apart, suite
 from repair_agent.case import Case
 from repair_agent.model import aside, editor, wording
 from repair_agent.model.editor import Files, Refused
@@ -241,12 +241,12 @@ class Tools:
         if cargo is None:
             raise Refused("cargo is not installed here")
         argv = [cargo, "check", "--quiet", "--offline", "--message-format", "short"]
-        env = aside.clean(suite.environment(self.case.question, self.case.tree.root))
+        env = apart.clean(suite.environment(self.case.question, self.case.tree.root))
         # Nothing is left in the tree: what cargo builds goes elsewhere, and is kept there for the next time.
         env["CARGO_TARGET_DIR"] = str(Path(tempfile.gettempdir()) / f"envequiv-repair-cargo-{os.getuid()}" / crate.name)
         lock = crate / "Cargo.lock"
         locked = lock.exists()
-        code, _, said = aside.process(argv, crate, env, "", self._seconds)
+        code, _, said = apart.process(argv, crate, env, "", self._seconds)
         if not locked:
             lock.unlink(missing_ok=True)
         if code == 0:

@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 from pytest_envequiv import contents
+from repair_agent import crates
+from repair_agent.crates import Crate
 from repair_agent.question import Question
-from repair_agent.suite import environment, other_checkouts
+from repair_agent.suite import build, environment, other_checkouts
 from repair_agent.tree import modules
 from repair_agent.tree.worktree import Unfit
 
@@ -32,16 +34,47 @@ def default_files(target: str, folder: Path, ref: str = "") -> tuple[str, ...]:
     else is said.
 
     Of Python: the target's module and what it imports of the same top-level package, or from beside it. Of a Rust
-    crate: ``src/**/*.rs``. What the reference is made of, and tests, are left out. Raises Unfit.
+    crate, or of those that the target imports: ``src/**/*.rs``. What the reference is made of, and tests, are left
+    out. Raises Unfit.
     """
     folder = folder.resolve()
     files = _of_program(target, folder) if target.startswith("process:") else _of_module(target, folder, ref)
-    crate = _crate(folder, [folder / name for name in files] or [folder])
-    files += sorted(p.relative_to(folder).as_posix() for p in (crate / "src").rglob("*.rs")) if crate else []
+    own = [made.manifest.parent for made in _made_of(target, folder)]
+    crate = _crate(folder, [folder / name for name in files] or _manifests(target, folder) or [folder])
+    places = dict.fromkeys(own or ([crate] if crate else []))
+    files += sorted(p.relative_to(folder).as_posix() for place in places for p in (place / "src").rglob("*.rs"))
     chosen = tuple(name for name in dict.fromkeys(files) if not NEVER.search(name))
     if not chosen:
         raise Unfit(f"{target}: which files are its own is not known: name them with --files")
     return chosen
+
+
+def built_from(target: str, folder: Path, ref: str = "") -> tuple[str, ...]:
+    """The projects of maturin's below ``folder``, relative to it, that a target is or imports: they have to be built
+    before it can be judged. Raises Unfit where they cannot be, or where the reference is made of one too."""
+    folder = folder.resolve()
+    mine = _made_of(target, folder)
+    if mine and (lacking := crates.lacking()):
+        raise Unfit(f"{target} is made of a Rust crate, {mine[0].module}: {lacking}")
+    both = [each for each in mine if each in _made_of(ref, folder)] if mine and ref else []
+    if both:
+        raise Unfit(f"{target}: the reference {ref} is made of its crate, {both[0].module}, too: it cannot change")
+    return tuple(each.folder.relative_to(folder).as_posix() for each in mine)
+
+
+def _made_of(name: str, folder: Path) -> list[Crate]:
+    """Of a ``process:`` none: its command builds what it runs."""
+    module = modules.module_of(name)
+    known = crates.declared(folder) if module else []
+    place = contents.find(module) if known else None
+    roots = [folder, *dict.fromkeys(each.python for each in known)]
+    roots += [place.root] if place and not place.installed else []
+    used = {module.partition(".")[0]}
+    for path, inner in modules.closure(module, roots).items() if known else ():
+        tree = modules.parsed(path)
+        found = modules.imports(tree, inner, path.name == "__init__.py") if tree else ()
+        used |= {imported.name.partition(".")[0] for imported in found}
+    return [each for each in known if each.top in used]
 
 
 def search(target: str, folder: Path) -> tuple[str, ...]:
@@ -49,7 +82,8 @@ def search(target: str, folder: Path) -> tuple[str, ...]:
     folder = folder.resolve()
     module = modules.module_of(target)
     place = contents.find(module) if module else None
-    given = [*([str(place.root)] if place else []), *os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
+    given = [str(each.python) for each in _made_of(target, folder)] + ([str(place.root)] if place else [])
+    given += [*os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
     top = _top(folder)
     found = []
     for text in filter(None, given):
@@ -63,6 +97,7 @@ def search(target: str, folder: Path) -> tuple[str, ...]:
 def astray(question: Question, root: Path) -> list[str]:
     """Files of the target that Python would take from another checkout of the repository than ``root``'s: an editable
     installation can put the user's own copy first. Asked of a process of its own that imports none of them."""
+    build(question, root)
     done = subprocess.run(
         [sys.executable, "-c", ASK, question.target],
         cwd=root, env=environment(question, root), capture_output=True, text=True, stdin=subprocess.DEVNULL,
@@ -81,7 +116,13 @@ def _of_module(target: str, folder: Path, ref: str) -> list[str]:
         mend = "copy its source into your repository and name that module"
         raise Unfit(f"{target} is installed code of {name}, which is not yours to mend: {mend}")
     found = contents.find(name) if name else None
-    if found is None or found.file is None:
+    made = next((each for each in _made_of(target, folder) if each.top == name.partition(".")[0]), None)
+    if made is not None:  # what is installed of it was built from here
+        local = modules.located(name, [made.python])
+        if local is None:
+            return []
+        file, roots = local, [made.python]
+    elif found is None or found.file is None:
         local = modules.located(name, [folder])
         if local is None:
             raise Unfit(
@@ -123,12 +164,25 @@ def _belongs(path: Path, name: str, file: Path, root: Path) -> bool:
 
 def _of_program(target: str, folder: Path) -> list[str]:
     """The files below the folder that a command names, interpreters and builds aside."""
-    words = shlex.split(target.removeprefix("process:"))
-    paths = [(folder / word).resolve() for word in words]
-    named = [p for p in paths if p.is_file() and p.is_relative_to(folder) and not os.access(p, os.X_OK)]
+    words = _words(target)
+    named = [p for p in _named(words, folder) if p.name != "Cargo.toml" and not os.access(p, os.X_OK)]
     after = [modules.located(word, [folder]) for flag, word in itertools.pairwise(words) if flag == "-m"]
-    sources = [path for path in (*named, *filter(None, after)) if path.name != "Cargo.toml"]
-    return [path.relative_to(folder).as_posix() for path in sources]
+    return [path.relative_to(folder).as_posix() for path in (*named, *filter(None, after))]
+
+
+def _manifests(target: str, folder: Path) -> list[Path]:
+    """The Cargo.toml that a command names: ``process:cargo run --manifest-path port/Cargo.toml``."""
+    return [path for path in _named(_words(target), folder) if path.name == "Cargo.toml"]
+
+
+def _named(words: list[str], folder: Path) -> list[Path]:
+    """The files below the folder that the words of a command are."""
+    paths = [(folder / word).resolve() for word in words]
+    return [path for path in paths if path.is_file() and path.is_relative_to(folder)]
+
+
+def _words(target: str) -> list[str]:
+    return shlex.split(target.removeprefix("process:")) if target.startswith("process:") else []
 
 
 def _crate(folder: Path, files: list[Path]) -> Path | None:

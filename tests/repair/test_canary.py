@@ -63,7 +63,7 @@ def test_a_bug_that_is_caught(tree, suite):
     bird = canary(QUESTION, tree, seed=3)
     assert bird.caught and bird.why.startswith("L2-play-x catches the seeded bug port/env.py:9 ")
     ((text, options),) = seen
-    assert text != PORT and options == ("--envequiv-strict", "-x")
+    assert text != PORT and options == ("--envequiv-strict", "--maxfail=4")
     assert (tree.root / "port" / "env.py").read_text() == PORT
     assert canary(QUESTION, tree, seed=3) == bird
 

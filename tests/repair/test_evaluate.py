@@ -13,6 +13,7 @@ from desk import use
 
 from pytest_envequiv.counterexample import Counterexample, save
 from pytest_envequiv.verdict import Check
+from repair_agent import apart
 from repair_agent.case import Case
 from repair_agent.model import aside
 from repair_agent.model.evaluate import relevant
@@ -28,7 +29,7 @@ def test_a_process_that_takes_too_long_is_gone_with_its_children(tmp_path):
         "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
     )
     began = time.monotonic()
-    code, out, _ = aside.process([sys.executable, "-c", script], tmp_path, os.environ, "", 2.0)
+    code, out, _ = apart.process([sys.executable, "-c", script], tmp_path, os.environ, "", 2.0)
     assert code is None
     assert time.monotonic() - began < 20
     child = Path(f"/proc/{int(out)}/status")
@@ -48,7 +49,7 @@ def test_keys_are_not_handed_on():
         "PATH": "4",
         "ANTHROPIC_PROFILE": "5",
     }
-    assert aside.clean(given) == {"PATH": "4"}
+    assert apart.clean(given) == {"PATH": "4"}
 
 
 @pytest.fixture(scope="module")

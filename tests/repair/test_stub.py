@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 
 from pytest_envequiv.backends.opening import open_backend
-from repair_agent import stub
+from repair_agent import crates, stub, stub_rust, suite
+from repair_agent.question import Question
+from repair_agent.tree import worktree
 
 
 def test_a_stub_has_the_references_interface(tmp_path, monkeypatch):
@@ -67,3 +71,59 @@ def test_the_stub_is_made_by_a_process_of_its_own(tmp_path):
     (tmp_path / "kills.py").write_text("import os; os._exit(7)")
     with pytest.raises(ValueError, match="died without a word"):
         stub.interface("kills", tmp_path)
+
+
+# -- in Rust ---------------------------------------------------------------------------------------------------------
+
+POLE = {
+    "action": {"action": {"kind": "discrete", "shape": [], "dtype": "int64"}},
+    "observation": {"observation": {"shape": [4], "dtype": "float32"}},
+    "fields": {"state": {"shape": [4], "dtype": "float64"}, "_elapsed_steps": {"shape": [], "dtype": "int64"}},
+}
+
+
+@pytest.mark.skipif(bool(crates.lacking()), reason=crates.lacking() or "-")
+@pytest.mark.parametrize(
+    "declared",
+    [
+        POLE,
+        {
+            "action": {"a": {"shape": [2], "dtype": "float32"}, "b": {"shape": [], "dtype": "uint8"}},
+            "observation": {"observation": {"shape": [2, 3], "dtype": "uint8"}},
+            "fields": {
+                "type": {"shape": [], "dtype": "bool"},
+                "grid": {"shape": [2, 2], "dtype": "uint8"},
+                **{f"n{n}": {"shape": [], "dtype": "float32"} for n in range(12)},
+            },
+        },
+        {**POLE, "fields": {}},
+    ],
+)
+def test_a_stub_in_rust_builds_and_runs(tmp_path, declared):
+    for name, text in stub_rust.files("R", declared, "pole").items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    stub_rust.lock(tmp_path / "pole_rs")
+    question = Question("R", "pole", crates=("pole_rs",))
+    suite.build(question, tmp_path)
+    script = (
+        "import numpy as np, pole; state = pole.reset(np.random.default_rng(0)); new = pole.step(state, ACTION, None);"
+        "print({n: (v.dtype.name, v.shape) for n, v in new[0].items()}, new[1].dtype.name, new[1].shape, *new[2:])"
+    )
+    action = "1" if len(declared["action"]) == 1 else "{'a': np.zeros(2), 'b': 3}"
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace("ACTION", action)],
+        cwd=tmp_path, env=suite.environment(question, tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    leaves = stub.fields(declared)
+    names = stub.names(leaves, stub_rust.RESERVED)
+    fields = {names[name]: (leaf["dtype"], tuple(leaf["shape"])) for name, leaf in leaves.items()}
+    seen = declared["observation"]["observation"]
+    assert done.stdout == f"{fields} {seen['dtype']} {tuple(seen['shape'])} 0.0 False False\n", done.stderr
+    assert "type" not in names.values()
+
+
+def test_what_a_stub_in_rust_may_be_edited_of(tmp_path):
+    files = [*stub_rust.files("R", POLE, "pole"), "pole_rs/Cargo.lock"]
+    assert all(worktree.allowed(file, stub_rust.allowed("pole")) for file in files)
+    assert not worktree.allowed("pole_rs/build.rs", stub_rust.allowed("pole"))

@@ -231,8 +231,9 @@ def test_a_lone_module_and_a_crate(at):
     for name in ("Cargo.toml", "build.rs", "src/lib.rs", "src/inner/mod.rs"):
         (crate / name).write_text("")
     command = "process:cargo run --release --manifest-path crate/Cargo.toml"
+    assert default_files(command, at.top) == ("crate/src/inner/mod.rs", "crate/src/lib.rs")
     with pytest.raises(Unfit, match="--files"):
-        default_files(command, at.top)
+        default_files("process:cargo run", at.top)
     assert default_files("process:cargo run", crate) == ("src/inner/mod.rs", "src/lib.rs")
 
 
