@@ -125,13 +125,13 @@ def searched(port: Port, text: str, mutant: Mutant, folder: Path, ref: Any, seco
         at[0] = max(at[0], values.get("number", 0) % (1 << 30))
         found.extend([values] if kind == "found" else [])
         spent = time.process_time() - began
-        if (kind == "found" and values["clean"]) or spent > (SOON if found else 1) * seconds:
+        if (kind == "found" and values["clean"] and not values["strays"]) or spent > (SOON if found else 1) * seconds:
             raise Enough
 
     with suppress(Enough), tempfile.TemporaryDirectory() as scratch:
         screening.searched(job, 0, Path(scratch), tell)
     spent = round(time.process_time() - began, 1)
-    best = min(found, key=lambda f: (not f["clean"], f["number"]), default=None)
+    best = min(found, key=lambda f: (not f["clean"], f["strays"], f["number"]), default=None)
     if best is None:
         return Searched(mutant, "none", at[0] + 1, spent, group.key, "")
     same = ast.dump(ast.parse(best["text"])) == ast.dump(ast.parse(text))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_envequiv.power.mutants import mutants
-from repair_agent.findings import OPEN
+from repair_agent.findings import SHUT
 from repair_agent.question import Question
 from repair_agent.suite import judged, never, place, silent
 from repair_agent.tree.worktree import CACHES, Worktree, allowed, git
@@ -84,7 +84,7 @@ def canary(
             (root / bug.file).write_text(bug.source, encoding="utf-8")
             run = judged(quick, root, seed=seed, seconds=seconds, output=Path(scratch) / "output", stop=stop)
         shutil.rmtree(place(root), ignore_errors=True)  # what was built of it
-        caught = [f.check for f in run.findings.values() if f.word == "DIFFERENT" and f.check != OPEN]
+        caught = [f.check for f in run.findings.values() if f.word == "DIFFERENT" and f.check not in SHUT]
         if caught:
             return Canary(True, f"{caught[0]} catches the seeded bug {bug.what}")
         tried.append(bug.what)

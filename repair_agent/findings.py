@@ -13,6 +13,8 @@ from repair_agent.question import NODE, Question, command
 Word = Literal["EQUAL", "DIFFERENT", "INCONCLUSIVE", "MISSING"]  # MISSING: expected, and not in the report
 
 OPEN = "L1-open-pair"  # the one check of a pair that does not open
+RUNS = "L1-runs-step"  # that of one whose first calls fail, beside what was declared
+SHUT = (OPEN, RUNS)  # they are there only as long as nothing else can be asked: mended, they are gone
 
 
 @dataclass(frozen=True)

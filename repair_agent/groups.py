@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repair_agent.findings import OPEN, Finding, Run
+from repair_agent.findings import OPEN, RUNS, SHUT, Finding, Run
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Group:
 def groups(run: Run) -> list[Group]:
     """The failures of a run, the first to mend first; empty if there are none.
 
-    What keeps the pair from opening comes before all else. Then levels in their order; within one, what is DIFFERENT
-    before what is undecided, then what the target computes first (``run.order``; what is in no data flow, such as
-    bounds and conventions, before that), then names. A run without findings is one group: the pair must open.
+    What keeps the pair from opening or running comes before all else. Then levels in their order; within one, what is
+    DIFFERENT before what is undecided, then what the target computes first (``run.order``; what is in no data flow,
+    such as bounds and conventions, before that), then names. A run without findings is one group: the pair must open.
     """
     if run.trouble and not run.findings:
         return [Group("the pair opens", "L1", "pair", (OPEN,))]
@@ -49,7 +49,7 @@ def groups(run: Run) -> list[Group]:
 
 def _group(level: str, name: str, found: list[Finding], followers: dict[str, list[str]]) -> Group:
     checks = tuple(finding.check for finding in sorted(found, key=lambda f: _gravity([f])))
-    key = "the pair opens" if OPEN in checks else f"{level} {name}"
+    key = "the pair opens" if OPEN in checks else "the pair runs" if RUNS in checks else f"{level} {name}"
     return Group(key, level, name, checks, tuple(dict.fromkeys(f for c in checks for f in followers.get(c, ()))))
 
 
@@ -65,7 +65,7 @@ def _root(check: str, wrong: dict[str, Finding]) -> str:
 
 def _place(about: tuple[str, str], found: list[Finding], ranks: dict[str, int]) -> tuple[bool, str, int, int, str]:
     level, name = about
-    return all(f.check != OPEN for f in found), level, _gravity(found), ranks.get(_plain(name), -1), name
+    return all(f.check not in SHUT for f in found), level, _gravity(found), ranks.get(_plain(name), -1), name
 
 
 def _gravity(found: Iterable[Finding]) -> int:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from repair_agent import crates
-from repair_agent.findings import OPEN, Run, reported
+from repair_agent.findings import SHUT, Run, reported
 from repair_agent.question import LEVELS, NODE, Question, options
 
 TICK = 0.2  # seconds between looks at a running suite
@@ -108,7 +108,7 @@ class Begun:
         self.question, self.root, self.first, self.fresh = question, root.resolve(), tuple(first), fresh
         output = output or place(self.root)
         output.mkdir(parents=True, exist_ok=True)
-        self.wanted = tuple(c for c in checks if c != OPEN)  # it exists only where the pair does not open
+        self.wanted = tuple(c for c in checks if c not in SHUT)
         levels = tuple(c for c in self.wanted if c in LEVELS)
         if levels and len(levels) < len(self.wanted):
             raise ValueError(f"cannot run levels and single checks in one go: {' '.join(self.wanted)}")

@@ -25,20 +25,22 @@ from repair_agent.question import Question
 from repair_agent.suite import answers, environment
 
 SECONDS = 120.0  # one search may take
-SOON = 0.3  # of the time, after which an edit that leaves other fields wrong is good enough
+SOON = 0.3  # of the time, after which an edit that leaves something wrong is good enough
 LOOK = 0.1  # seconds between two looks at what was found
 JOB = "job.json"  # what the processes of a search wait for
 
 
 @dataclass(frozen=True)
 class Found:
-    """An edit with which the saved transitions agree. ``clean``: all of them, not only the group's."""
+    """An edit with which the saved transitions agree. ``clean``: all of them, not only the group's; ``strays``: rows
+    that were asked and not saved, and are missed."""
 
     number: int
     file: str
     text: str
     change: str
     clean: bool
+    strays: int = 0
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Search:
     @property
     def clean(self) -> Found | None:
         """The likeliest edit with which everything agrees, once no likelier one can still be found."""
-        best = min((f for f in self.found if f.clean), key=lambda f: f.number, default=None)
+        best = min((f for f in self.found if f.clean and not f.strays), key=lambda f: f.number, default=None)
         if best is None or any(self.at.get(p, -1) < best.number for p in self.at if p not in self.done):
             return None
         return best
@@ -100,7 +102,7 @@ class Offline:
         mine = {str((case.tree.root / file).resolve()) for file in files}
         # What is told comes from where the target's code ran: no other file is written, whatever it says.
         found = [f for f in search.found if f.file in mine]
-        best = min(found, key=lambda f: (not f.clean, f.number), default=None)
+        best = min(found, key=lambda f: (not f.clean, f.strays, f.number), default=None)
         case.journal.write(
             "offline",
             group=case.group.key,
@@ -116,6 +118,7 @@ class Offline:
         Path(best.file).write_text(best.text, encoding="utf-8")
         name = os.path.relpath(best.file, case.tree.root.resolve())
         rest = "" if best.clean else "; other fields still differ"
+        rest += f"; {best.strays} others do not" if best.strays else ""
         return Attempt(True, f"{name} {best.change} (candidate {best.number + 1}; saved transitions agree{rest})")
 
     def _searched(self, case: Case, files: list[str], tried: list[str]) -> Search:
@@ -243,7 +246,7 @@ def _heard(search: Search, part: int, path: Path, heard: int) -> int:
         if event["kind"] == "at":
             search.at[part], search.line = event["number"], event["line"] or search.line
         elif event["kind"] == "found":
-            found = {k: event[k] for k in ("number", "file", "text", "change", "clean")}
+            found = {k: event[k] for k in ("number", "file", "text", "change", "clean", "strays")}
             search.found.append(Found(**found))
             search.at[part] = max(search.at[part], event["number"])
         elif event["kind"] == "saved":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from pytest_envequiv.backends.suspect import preload
 from pytest_envequiv.bench import Bench
 from pytest_envequiv.judge import Judge, contract_of
 from pytest_envequiv.pair import Pair
-from pytest_envequiv.stimuli.play import Rows
+from pytest_envequiv.stimuli.play import Rows, seeds_for
 from pytest_envequiv.verdict import EQUAL, Settings
 from pytest_envequiv.whitebox import sources
 from pytest_envequiv.whitebox.dataflow import slices
@@ -44,7 +45,7 @@ from pytest_envequiv.whitebox.program import Constant, flat
 from repair_agent.offline.candidates import Candidate, candidates
 from repair_agent.offline.engine import JOB
 from repair_agent.offline.mining import Mined, mined
-from repair_agent.offline.transitions import Misses, Saved, elsewhere, gather, misses
+from repair_agent.offline.transitions import RESETS, Misses, Saved, gather, many, misses, strays
 
 SLICE = 6  # rank of a line that is not blamed, but from which something wrong is computed; no blamed one is below it
 ONE = 20.0  # seconds one candidate may take
@@ -149,15 +150,16 @@ def searched(job: Job, part: int, folder: Path, tell: Tell) -> None:
         text = candidate.applied(texts[candidate.file])
         if str(candidate) in job.skipped:
             continue
-        clean = screen.passes(candidate, text)
-        if clean is not None:
+        passed = screen.passes(candidate, text)
+        if passed is not None:
             tell(
                 "found",
                 number=number,
                 file=candidate.file,
                 text=text,
                 change=str(candidate),
-                clean=clean,
+                clean=passed.clean,
+                strays=passed.strays,
                 edit=candidate.kind,
                 start=candidate.start,
                 after=candidate.after,
@@ -269,7 +271,8 @@ def _ranked(job: Job, case: Case, texts: dict[str, str], source: Mined, options:
     for rank, (file, line) in enumerate((*job.blamed, *case.raised)):
         blamed[file].setdefault(line, min(rank, SLICE))
     with suppress(Exception):  # a target that cannot be traced has no slice
-        for file, line in _slice(open_backend(job.settings.target, options, case.saved.spec), case):
+        backend = open_backend(job.settings.target, options, case.saved.spec)
+        for file, line in _failing(backend, case) or _slice(backend, case):
             if file in blamed:
                 blamed[file].setdefault(line, SLICE)
     if case.raised or not any(blamed.values()):
@@ -277,6 +280,13 @@ def _ranked(job: Job, case: Case, texts: dict[str, str], source: Mined, options:
             blamed[file] = dict.fromkeys(range(1, text.count("\n") + 2), SLICE) | blamed[file]
     each = [candidates(text, file, source, blamed[file]) for file, text in texts.items()]
     return merge(*each, key=lambda c: c.cost)
+
+
+def _failing(backend: Any, case: Case) -> set[tuple[str, int]]:
+    """(file, line) of all that is computed in the call in which the target fails, where that is known."""
+    match = re.match(r"the target failed in (reset|step)\b", case.saved.trouble)
+    sites = [op.site for op in flat(backend.traced(match[1]).closed).ops if op.site is not None] if match else []
+    return {(os.path.realpath(s.file), n) for s in sites for n in range(s.line, max(s.end_line, s.line) + 1)}
 
 
 def _slice(backend: Any, case: Case) -> set[tuple[str, int]]:
@@ -306,6 +316,15 @@ def _slice(backend: Any, case: Case) -> set[tuple[str, int]]:
 # -- one candidate ---------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Passed:
+    """An edit that may be it. ``clean``: nothing that was saved is missed any more, not only nothing that is wanted;
+    ``strays``: how many of all rows that were asked are."""
+
+    clean: bool
+    strays: int = 0
+
+
 class _Screen:
     """Holds candidates against the case; the case gets better when a candidate lets more of the target be asked."""
 
@@ -313,21 +332,23 @@ class _Screen:
         self.job, self.case, self._ref, self.options, self.texts = job, case, ref, options, texts
         self.left = REOPENED
 
-    def passes(self, candidate: Candidate, text: str) -> bool | None:
-        """Whether nothing at all is missed any more (True), only what is wanted is not (False); None if it fails."""
+    def passes(self, candidate: Candidate, text: str) -> Passed | None:
+        """None if something that is wanted is still missed, or something that was right is."""
         try:
             with _limited(ONE), self._loaded(candidate.file, text) as backend:
                 clean = mended(self.case, misses(self.case.saved, backend, lambda now: fails(self.case, now)))
                 if clean is None:
                     return None
-                looked_at = [*self.case.before] if clean else self.case.wanted
-                if elsewhere(self.case.saved, backend, looked_at):
+                count = strays(self.case.saved, backend, [*self.case.before] if clean else self.case.wanted)
+                if many(self.case.saved, count):
                     return None
                 if self.case.saved.trouble:
-                    return self._asked_anew(candidate, backend)
+                    if not self.case.saved.asked:  # the target's own calls fail: those that still do are soon told
+                        backend.reset(seeds_for(self.job.settings.seed, 57, count=RESETS))
+                    return _passed(self._asked_anew(candidate, backend))
                 if not self.case.wanted:
-                    return self._checked(backend)
-                return clean
+                    return _passed(self._checked(backend))
+                return Passed(clean, count)
         except (Exception, SystemExit):  # whatever a candidate does while it is loaded and traced
             return None
 
@@ -341,16 +362,18 @@ class _Screen:
     def _asked_anew(self, candidate: Candidate, backend: Any) -> bool | None:
         """More may be known of the reference with this candidate as the target than with the target as it is."""
         if self.left <= 0:
-            return mended(self.case, misses(self.case.saved, backend))
+            return mended(self.case, misses(self.case.saved, backend)) if self.case.saved.asked else None
         self.left -= 1
         saved = _opened(self.job, self.ref, backend)
         now = misses(saved, backend)
+        if saved.trouble and not saved.asked:
+            return None  # nothing could be asked with it either
         if not saved.trouble:
             original = self._loaded(candidate.file, self.texts[candidate.file])
             with suppress(Exception), original as target:  # as it is, the target may not even be traced
                 self.case = _held(self.job, saved, target)
         if not any(rows.any() for rows in now.values()):
-            return None if elsewhere(saved, backend, now) else True
+            return None if many(saved, strays(saved, backend, now)) else True
         return mended(self.case, now) if not saved.trouble and self.case.before.keys() == now.keys() else None
 
     def _checked(self, backend: Any) -> bool | None:
@@ -365,6 +388,10 @@ class _Screen:
         if self._ref is None:
             self._ref = _remembering(self.job)
         return self._ref
+
+
+def _passed(clean: bool | None) -> Passed | None:
+    return None if clean is None else Passed(clean)
 
 
 def mended(case: Case, now: Misses) -> bool | None:

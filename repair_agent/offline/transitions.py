@@ -116,12 +116,15 @@ def misses(saved: Saved, backend: Any, enough: Callable[[Misses], bool] = lambda
     return found | declared(saved.spec, backend)
 
 
-def elsewhere(saved: Saved, backend: Any, names: Container[str]) -> bool:
-    """Whether of all steps that were asked more than a few are missed grossly. ``names``: what is looked at."""
-    if saved.wide is None:
-        return False
-    found = _answered(saved.wide, backend, GROSS)
-    return any(name in names and int(rows.sum()) > max(FEW, len(rows) // 500) for name, rows in found.items())
+def strays(saved: Saved, backend: Any, names: Container[str]) -> int:
+    """How many of all steps that were asked are missed grossly, in the worst output. ``names``: what is looked at."""
+    found = {} if saved.wide is None else _answered(saved.wide, backend, GROSS)
+    return max((int(rows.sum()) for name, rows in found.items() if name in names), default=0)
+
+
+def many(saved: Saved, count: int) -> bool:
+    """Whether so many strays are more than thresholds that flip."""
+    return saved.wide is not None and count > max(FEW, len(saved.wide) // 500)
 
 
 # -- asking the reference --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from repair_agent import gate
 from repair_agent.canary import Canary
-from repair_agent.findings import OPEN, Finding, Run
+from repair_agent.findings import OPEN, RUNS, Finding, Run
 from repair_agent.groups import Group, groups
 from repair_agent.question import Question
 from repair_agent.suite import judged
@@ -115,6 +115,17 @@ def test_a_pair_that_opens_now_is_a_step(scripted):
     ruling = scripted(shut, run_of(OPEN="D"), text="GRAVITY = 1\n")
     assert not ruling.accepted and "still does not open" in ruling.why
     assert scripted(Run({}, (), trouble="exit code 3"), run_of(L2_play_v="D"), text="GRAVITY = 2\n").accepted
+
+
+def test_a_pair_that_runs_again_is_a_step_though_the_check_is_gone(scripted):
+    """The check of a target whose first calls fail is there only as long as they do."""
+    fails = run_of(L1_runs_step="D", L1_spec_action="E")
+    ruling = scripted(fails, run_of(L1_spec_action="E", L2_play_v="D"))
+    assert ruling.accepted and ruling.improved == (RUNS,) and scripted.asked[-1] == ((), None)
+    ruling = scripted(fails, fails, text="GRAVITY = 1\n")
+    assert not ruling.accepted and f"still does not open and run: {RUNS} is DIFFERENT" in ruling.why
+    ruling = scripted(fails, run_of(L1_spec_action="D", L2_play_v="E"), text="GRAVITY = 2\n")
+    assert not ruling.accepted and ruling.regressed == ("L1-spec-action",)
 
 
 def test_the_guard_comes_first(scripted):

@@ -122,9 +122,25 @@ def test_no_file_is_written_but_those_that_are_listed(case, monkeypatch, tmp_pat
     victim.write_text("untouched")
 
     event = {"kind": "found", "number": 0, "file": str(victim), "text": "x", "change": "line 1: a -> b", "clean": True}
+    event["strays"] = 0
     ended(monkeypatch, tmp_path, {"kind": "saved", "why": ""}, event)
     attempt = Offline(5, parts=1).attempt(case(line=0))
     assert not attempt.changed and victim.read_text() == "untouched"
+
+
+def test_of_two_edits_the_one_that_agrees_elsewhere_too_is_written(case, monkeypatch, tmp_path):
+    mine = case(line=0)
+    path = (mine.tree.root / "port.py").resolve()
+
+    def told(number, strays):
+        return {"kind": "found", "number": number, "file": str(path), "text": f"x = {number}\n", "change": f"{number}",
+                "clean": True, "strays": strays}  # fmt: skip
+
+    ended(monkeypatch, tmp_path, {"kind": "saved", "why": ""}, told(3, 2), told(8, 0), told(9, 0), {"kind": "done"})
+    attempt = Offline(5, parts=1).attempt(mine)
+    assert attempt.changed and path.read_text() == "x = 8\n" and "others do not" not in attempt.why
+    ended(monkeypatch, tmp_path, {"kind": "saved", "why": ""}, told(4, 2), {"kind": "done"})
+    assert "saved transitions agree; 2 others do not" in Offline(5, parts=1).attempt(mine).why
 
 
 def test_a_limit_in_time_ends_the_search_and_its_processes(case, monkeypatch):
@@ -138,8 +154,8 @@ def test_a_limit_in_time_ends_the_search_and_its_processes(case, monkeypatch):
     assert len(searching) == 2 and all(process.poll() is not None for process in searching)
 
 
-def found(number, clean=True) -> Found:
-    return Found(number, "port.py", "", f"line {number}", clean)
+def found(number, clean=True, strays=0) -> Found:
+    return Found(number, "port.py", "", f"line {number}", clean, strays)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +167,8 @@ def found(number, clean=True) -> Found:
         ([found(4), found(3)], {0: 4, 1: 3}, (), 3),
         ([found(2, clean=False), found(6)], {0: 6, 1: 7}, (), 6),
         ([found(2, clean=False)], {0: 6, 1: 7}, (), None),
+        ([found(2, strays=3)], {0: 6, 1: 7}, (), None),  # it is likely to be by chance that the saved rows agree
+        ([found(2, strays=3), found(6)], {0: 6, 1: 7}, (), 6),
     ],
 )
 def test_the_likeliest_edit_is_waited_for(edits, at, done, expected):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cars
 import numpy as np
@@ -16,9 +19,10 @@ from pytest_envequiv.errors import OpenError
 from pytest_envequiv.pair import Pair
 from pytest_envequiv.verdict import Settings
 from repair_agent.findings import OPEN
-from repair_agent.offline import screening
+from repair_agent.offline import screening, transitions
+from repair_agent.offline.candidates import Candidate
 from repair_agent.offline.mining import Mined
-from repair_agent.offline.screening import Case, Job, mended
+from repair_agent.offline.screening import Case, Job, Passed, mended
 from repair_agent.offline.transitions import RESETS, ROWS, Saved, gather, misses
 
 
@@ -198,6 +202,46 @@ def test_two_slips_one_field_at_a_time(port, folder, tmp_path):
     line = cars.line_of("velocity = state.velocity")
     found = search(name, folder, tmp_path, line, "L2-play-velocity", "velocity", until="/ -> *")[-1]
     assert not found["clean"] and "* 0.004" in found["text"] and "seen(state), state, 1.0" in found["text"]
+
+
+@pytest.mark.parametrize(
+    ("reset", "then", "expected"),
+    [("fails", "", None), ("runs", "the target failed in step: why", None), ("runs", "", Passed(True))],
+)
+def test_what_still_fails_in_its_reset_is_no_edit_though_nothing_says_that_it_is_wrong(
+    monkeypatch, folder, tmp_path, reset, then, expected
+):
+    """No transition can be had of such a target, so that any edit would agree with all there are."""
+
+    def begun(seeds):
+        if reset == "fails":
+            raise ValueError("no such shape")
+
+    spec = open_backend("car_reference").spec
+    failing = Saved(spec, (), "the target failed in reset: why")
+    job = Job(Settings("car_reference", "port"), (), (), ("L1-runs-step",), ("step",))
+    screen = screening._Screen(job, Case(failing), object(), {}, {"port.py": ""})
+    screen._loaded = lambda *_: nullcontext(SimpleNamespace(reset=begun))
+    monkeypatch.setattr(screening, "_opened", lambda *_: Saved(spec, (), then))
+    monkeypatch.setattr(screening, "misses", lambda *_: {})
+    candidate = Candidate("port.py", 1, "constant", 0, 1, "1", "2", 1.0)
+    assert screen.passes(candidate, "") == expected
+
+
+def test_what_fails_in_its_reset_is_looked_for_there(port):
+    _, backend = port()
+    failing = Case(Saved(backend.spec, (), "the target failed in reset: why"))
+    assert {line for _, line in screening._failing(backend, failing)} >= {cars.line_of("    state = State(jax.random")}
+    assert cars.line_of("terminated = position") not in {n for _, n in screening._failing(backend, failing)}
+    assert screening._failing(backend, Case(Saved(backend.spec, (), "states cannot be injected"))) == set()
+
+
+def test_a_few_thresholds_may_flip_of_all_that_was_asked():
+    saved = Saved(None, ())  # type: ignore[arg-type]
+    assert transitions.strays(saved, None, ()) == 0 and not transitions.many(saved, 99)
+    wide = replace(saved, wide=[0] * 5000)  # type: ignore[arg-type]
+    assert not transitions.many(wide, 10) and transitions.many(wide, 11)
+    assert not transitions.many(replace(saved, wide=[0] * 99), 4)  # type: ignore[arg-type]
 
 
 def test_without_blame_the_slice_of_what_is_wrong_is_searched(port, folder, tmp_path):
