@@ -178,7 +178,7 @@ def _shows(pair: Pair) -> Mapping[str, Mapping[int, tuple[str, int]]]:
     rows = pair.target_play.rows
     rows = rows.take(rows.clock > 0) if pair.unseen else rows  # its resets show nothing
     found: dict[str, dict[int, tuple[str, int]]] = {}
-    for name in pair.observations:
+    for name in pair.observations if len(rows) else ():
         for element, seen in enumerate(np.asarray(rows.seen[name]).reshape(len(rows), -1).T[:MOST_SHOWN]):
             source = _repeated(rows.state, seen) if (seen != seen[:1]).any() else None
             if source is not None:

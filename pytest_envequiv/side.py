@@ -38,7 +38,7 @@ class Side:
         return self._formed("reset", self._guarded("reset", lambda: self.backend.reset(seeds, tape)))
 
     def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
-        self.transitions += len(state)
+        self.transitions += len(seeds)
         return self._formed("step", self._guarded("step", lambda: self.backend.step(state, action, seeds, tape)))
 
     def call(self, where: str, function: Any) -> Any:

@@ -16,6 +16,7 @@ import tiny
 from gymnasium import wrappers
 from tiny import Common, Global, Own, Shared, Tiny
 
+from pytest_envequiv import compare
 from pytest_envequiv.backends.discovery import clone
 from pytest_envequiv.backends.opening import open_backend
 from pytest_envequiv.backends.protocol import State
@@ -253,6 +254,31 @@ class Passed:
 
 def test_what_is_passed_around_as_state_is_state_whatever_it_is_called():
     assert set(open_backend(Passed(), {}).spec.fields) == {"clock", "window", "spec"}
+
+
+class Bandit:
+    """Functions that pass a state around which never changes: there are rewards to be had, and no more."""
+
+    num_actions = 3
+    best = 2
+
+    @staticmethod
+    def reset(rng: np.random.Generator) -> dict[str, Any]:
+        return {"arms": 3}
+
+    def step(self, state: dict[str, Any], action: int) -> tuple[Any, ...]:
+        return state, np.zeros(1, np.float32), float(action == self.best), True, False
+
+
+class WorseBandit(Bandit):
+    best = 1
+
+
+@pytest.mark.parametrize(("target", "wrong"), [(Bandit, set()), (WorseBandit, {"reward"})])
+def test_an_environment_without_state_is_judged_by_what_it_gives(tmp_path, target, wrong):
+    report = compare(Bandit, target, levels=["L1", "L2"], output=str(tmp_path))
+    assert {v.check.field for v in report.verdicts if v.word != "EQUAL"} == wrong, report
+    assert sum(v.check.level == "L2" for v in report.verdicts) >= 4
 
 
 class Timed(Tiny):

@@ -110,7 +110,7 @@ class JaxBackend:
         return self._run("reset", {"seeds": np.asarray(seeds, np.uint32)}, len(seeds), tape)
 
     def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
-        return self._run("step", self._inputs(state, action, seeds), len(state), tape)
+        return self._run("step", self._inputs(state, action, seeds), len(seeds), tape)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -128,7 +128,7 @@ class JaxBackend:
 
     def auto_step(self, state: State, action: Arrays, seeds: np.ndarray) -> Outcome:
         """The library's own auto-resetting step. Only where ``functional.auto`` is given."""
-        return self._run("auto", self._inputs(state, action, seeds), len(state), None)
+        return self._run("auto", self._inputs(state, action, seeds), len(seeds), None)
 
     @cached_property
     def covered(self) -> Covered:
@@ -139,7 +139,7 @@ class JaxBackend:
         self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None
     ) -> tuple[Outcome, np.ndarray, np.ndarray]:
         """A step that also says which way it went: (outcome, bool[B, sides], float32[B, comparisons]), see Covered."""
-        result, draws = self._batched("covered", self._inputs(state, action, seeds), len(state), tape)
+        result, draws = self._batched("covered", self._inputs(state, action, seeds), len(seeds), tape)
         (fields, outputs), told = result
         return Outcome(State(fields), outputs, draws), *self.covered.read(told)
 

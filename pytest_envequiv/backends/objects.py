@@ -32,6 +32,7 @@ from pytest_envequiv.backends.protocol import (
 from pytest_envequiv.errors import Limitation
 
 LANES = 65_536  # a token is serial * LANES + lane
+NOWHERE = -3  # a token that no lane has
 KEPT = {"fields": 128, "snapshot": 0, "none": LANES}  # objects kept to be stepped in place
 SPARE = 64  # objects that other states are written to
 
@@ -89,6 +90,8 @@ class ObjectBackend:
 
     def step(self, state: State, action: Arrays, seeds: np.ndarray, tape: Tape | None = None) -> Outcome:
         listed, actions = np.asarray(seeds).tolist(), self._actions(action)
+        if self.spec.state == "fields" and not state.fields and state.hidden is None:
+            state = State({}, np.full(len(listed), NOWHERE))  # of an environment without state: it has as many rows
         played = None if tape is None else tapes.scatter(tape, len(state))
         parts, logs = [], []
         with self._global_state():
