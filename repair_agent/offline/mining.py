@@ -142,6 +142,9 @@ def _pairs(node: ast.stmt) -> list[tuple[str, ast.expr]]:
 
 
 def _name(node: ast.AST) -> str:
+    """What is named, or of what an element is."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
     return str(getattr(node, "id", None) or getattr(node, "attr", None) or "")
 
 

@@ -49,7 +49,7 @@ from repair_agent.offline.transitions import RESETS, Misses, Saved, gather, many
 
 SLICE = 6  # rank of a line that is not blamed, but from which something wrong is computed; no blamed one is below it
 ONE = 20.0  # seconds one candidate may take
-REOPENED = 12  # candidates that may be asked for saved transitions of their own
+REOPENED = 30  # candidates that may be asked for saved transitions of their own
 TOLD = 0.3  # seconds between two signs of life
 WAIT = 0.02  # seconds between two looks for what was left by another process
 
@@ -366,8 +366,8 @@ class _Screen:
         self.left -= 1
         saved = _opened(self.job, self.ref, backend)
         now = misses(saved, backend)
-        if saved.trouble and not saved.asked:
-            return None  # nothing could be asked with it either
+        if saved.trouble and not (saved.asked and any(rows.any() for rows in self.case.before.values())):
+            return None  # no more can be asked with it, and of what can be, nothing was wrong before
         if not saved.trouble:
             original = self._loaded(candidate.file, self.texts[candidate.file])
             with suppress(Exception), original as target:  # as it is, the target may not even be traced

@@ -100,7 +100,7 @@ def gather(bench: Bench) -> Saved:
     if pair.blocked is not None:
         return Saved(spec, (), pair.blocked)
     trouble = "" if pair.injectable() else f"states cannot be injected: {pair.map.said or 'no map'}"
-    steps, wide = _steps(bench)
+    steps, wide = (None, None) if trouble else _steps(bench)  # by a map that is wrong any step would be
     asked = tuple(a for a in (steps, _resets(pair)) if a is not None)
     return Saved(spec, asked, trouble, pair.target.spec.conventions.get("step") == "auto-reset", wide)
 

@@ -273,3 +273,13 @@ def test_expressions_are_translated_by_name_or_not_at_all(text, expected):
     known = {"max_speed": "p.max_speed", "th": "s.theta", "a": "a", "b": "b"}
     found = translated(ast.parse(text, mode="eval").body, SOURCE, Words(known.get))
     assert found == expected or (expected and found and same(found, expected))
+
+
+def test_what_the_reference_keeps_in_an_element_is_put_back_whole():
+    """Runge and Kutta's sum of four, kept as ``yout[i + 1]`` there and as ``yout`` here; one term is lost."""
+    reference = mined(
+        "def rk4(y0, dt):\n    yout[i + 1] = y0 + dt / 6.0 * (k1 + 2 * k2 + 2 * k3 + k4)\n    return yout\n"
+    )
+    port = "def rk4(y0, dt, k1, k2, k3, k4):\n    yout = y0 + dt / 6.0 * (2 * k2 + 2 * k3 + k4)\n    return yout\n"
+    made = [c.applied(port) for c in candidates(port, "port.py", reference, {2: 0})]
+    assert port.replace("(2 * k2", "(k1 + 2 * k2") in made[:100]

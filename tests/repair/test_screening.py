@@ -248,3 +248,10 @@ def test_without_blame_the_slice_of_what_is_wrong_is_searched(port, folder, tmp_
     name, _ = port((">= 0.3", ">= 0.45"))
     found = search(name, folder, tmp_path, 0, "L2-boundary-done", "done")[-1]
     assert found["clean"] and ">= 0.3" in found["text"]
+
+
+def test_no_step_is_asked_where_it_is_not_known_what_the_targets_state_stands_for(port):
+    """By a map that is wrong every step would be, the right one's too."""
+    found = asked(port(("(action - 1) * 0.004", "(action * 0.004)"))[0])
+    assert "cannot be injected" in found.trouble
+    assert [each.what for each in found.asked] == ["reset"] and found.wide is None
