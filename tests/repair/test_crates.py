@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Repository
 from messages_server import says, uses
+from rust import EXAMPLE, builds
 
 from repair_agent import cli, crates, suite
 from repair_agent.command import Command
@@ -21,10 +22,8 @@ from repair_agent.question import Question
 from repair_agent.tree import extent
 from repair_agent.tree.worktree import Unfit
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "rust"
 MATURIN = '[build-system]\nrequires = ["maturin"]\nbuild-backend = "maturin"\n'
 CARGO = '[package]\nname = "my-port"\n'
-cargo = pytest.mark.skipif(bool(crates.lacking()), reason=crates.lacking() or "-")
 
 
 def put(folder: Path, **texts: str) -> None:
@@ -154,7 +153,7 @@ def asked(root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", ASK], cwd=root, env=env, capture_output=True, text=True)
 
 
-@cargo
+@builds
 def test_the_sources_of_the_tree_are_what_is_imported(car):
     before = sorted(os.listdir(car.top))
     lib = car.top / "src/lib.rs"
@@ -170,7 +169,7 @@ def test_the_sources_of_the_tree_are_what_is_imported(car):
     assert not (car.top / "Cargo.lock").exists()  # as it was
 
 
-@cargo
+@builds
 def test_a_crate_that_does_not_build_is_a_pair_that_does_not_open(car):
     """Neither what was built before nor what is installed takes its place."""
     suite.build(QUESTION, car.top)
@@ -184,7 +183,7 @@ def test_a_crate_that_does_not_build_is_a_pair_that_does_not_open(car):
     assert done.returncode == 1 and "ImportError: the crate mountain_car_rs does not build" in done.stderr
 
 
-@cargo
+@builds
 def test_a_port_in_rust_is_mended_to_the_end(car, checkout_at_rest, serving, monkeypatch, capsys):
     """By a scripted model, with the real suite: the free engine has to say that it cannot, an edit that does not
     compile has to be told, and what is proven has to be what lies in the user's folder."""

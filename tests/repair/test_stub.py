@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from rust import builds
 
 from pytest_envequiv.backends.opening import open_backend
-from repair_agent import crates, stub, stub_rust, suite
+from repair_agent import stub, stub_rust, suite
 from repair_agent.question import Question
 from repair_agent.tree import worktree
 
@@ -82,7 +83,7 @@ POLE = {
 }
 
 
-@pytest.mark.skipif(bool(crates.lacking()), reason=crates.lacking() or "-")
+@builds
 @pytest.mark.parametrize(
     "declared",
     [
