@@ -203,7 +203,7 @@ def _alone(options: argparse.Namespace, given: Mapping[str, Any]) -> None:
         raise ValueError(f"{' and '.join(chosen)} do not go together: each says what to begin from")
     if options.dry_run and (options.resume or options.replay):
         raise ValueError(f"--dry-run does not go with {chosen[0]}: it shows how a repair begins")
-    fixed = [f"--{name}" for name in ("contract", "profile", "seed", "files", "init") if name in given]
+    fixed = [f"--{name}" for name in ("contract", "profile", "seed", "files", "init", "language") if name in given]
     if options.resume and fixed:
         raise ValueError(f"--resume goes on as it was begun, and {fixed[0]} would change that: leave it out")
 

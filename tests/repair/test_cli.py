@@ -13,7 +13,7 @@ from messages_server import says, uses
 from toy_judge import GOAL, GRAVITY, PORT, broken
 
 from pytest_envequiv import contents
-from repair_agent import cli, session, stub
+from repair_agent import cli, crates, session, stub, stub_rust
 from repair_agent.model import aside
 from repair_agent.model.tools import EDITOR
 from repair_agent.question import NODE
@@ -218,6 +218,31 @@ def test_a_stub_of_a_real_reference(workshop, monkeypatch):
     assert "position: jax.Array  # float64" in workshop.repository.git("show", "HEAD~1:port.py")
 
 
+def test_a_stub_in_rust_is_a_module_and_a_crate(workshop, monkeypatch):
+    """Whoever writes it is told what may be changed and what Rust asks for; its first commit holds all of it."""
+    words, pair = ("--init", "translate", "--language", "rust"), ("ref=reference:Car", "target=fresh")
+    monkeypatch.setattr(crates, "lacking", lambda: "maturin is not installed here: pip install maturin")
+    assert "--language rust: maturin is not installed" in refused(workshop, *words, pair=pair)
+    monkeypatch.setattr(crates, "lacking", lambda: "")
+    monkeypatch.setattr(stub_rust, "lock", lambda crate: (crate / "Cargo.lock").write_text("version = 4\n"))
+    assert workshop.run("--dry-run", *words, pair=pair) == 0
+    listed = "fresh.py, fresh_rs/src/**/*.rs, fresh_rs/Cargo.toml, fresh_rs/Cargo.lock, fresh_rs/pyproject.toml"
+    assert f"may change  {listed}" in workshop.said and "# What the target must be: Rust" in workshop.said
+    assert not (workshop.top / "fresh.py").exists()
+    server = workshop.server([uses("give_up", reason="I do not know yet.")] * 9)
+    assert workshop.run(*words, "--base-url", server.url, pair=pair) == 1, workshop.said
+    (branch,) = workshop.branches
+    tree = workshop.repository.git("ls-tree", "-r", "--name-only", branch, "fresh.py", "fresh_rs").split()
+    assert tree == [
+        "fresh.py",
+        *(f"fresh_rs/{n}" for n in ("Cargo.lock", "Cargo.toml", "pyproject.toml", "src/lib.rs")),
+    ]
+    assert "position: f64" in workshop.repository.git("show", f"{branch}:fresh_rs/src/lib.rs")
+    (workshop.top / "fresh_rs").mkdir()
+    (workshop.top / "fresh_rs" / "notes.txt").write_text("mine")
+    assert workshop.run(*words, pair=pair) == 2 and "its crate in fresh_rs, which exists already" in workshop.said
+
+
 def test_a_reference_that_does_not_open_leaves_nothing_behind(workshop):
     pair = ("ref=nowhere:Car", "target=fresh")
     assert "does not open" in refused(workshop, "--init", "translate", pair=pair)
@@ -271,6 +296,7 @@ def refused(workshop, *words, pair=None) -> str:
         (("--init", "translate", "--engine", "offline"), "no small edit mends that"),
         (("--init", "translate"), "target=port exists already (port.py): leave --init out to repair it"),
         (("--fast", "quick"), "--fast goes with --init verify"),
+        (("--language", "rust"), "--language goes with --init"),
         (("--spec", "rules.md"), "--spec goes with --init specification"),
         (("--dollars", "0"), "--dollars 0: it must be more than nothing"),
         (("--tries", "-1"), "--tries -1: it must be more than nothing"),
