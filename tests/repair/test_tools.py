@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from desk import DIVERGENCE, finding, use
 
-from repair_agent import journal
+from repair_agent import apart, journal
 from repair_agent.budget import Exhausted, Limits
 from repair_agent.findings import Run
-from repair_agent.model import aside, tools, wording
+from repair_agent.model import tools, wording
 from repair_agent.model.tools import DEFINITIONS, Tools
 
 
@@ -143,7 +143,7 @@ def test_nothing_is_run_while_the_files_hold_what_is_forbidden(case, monkeypatch
         raise AssertionError("it was run")
 
     monkeypatch.setattr(tools.suite, "judged", never)
-    monkeypatch.setattr(aside, "process", never)
+    monkeypatch.setattr(apart, "process", never)
     answer = Tools(case, {}, lambda _: "port.py imports os").answer(used)
     assert answer["is_error"]
     assert answer["content"] == "the target is not run: port.py imports os"
