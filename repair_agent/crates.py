@@ -115,13 +115,9 @@ def _wheel(crate: Crate, into: Path, cache: Path, seconds: float) -> str:
     maturin = _maturin()
     if not maturin:
         return lacking()
-    locked = crate.manifest.with_name("Cargo.lock").exists()
-    env = {**apart.clean(os.environ), "CARGO_TARGET_DIR": str(cache), "CARGO_TERM_COLOR": "never"}
     with tempfile.TemporaryDirectory(prefix="envequiv-wheel-") as out:
         argv = [*maturin, "build", "--release", "--interpreter", sys.executable, "--out", out]
-        code, _, said = apart.process(argv, crate.folder, env, "", seconds)
-        if not locked:
-            crate.manifest.with_name("Cargo.lock").unlink(missing_ok=True)  # nothing is left in the tree
+        code, said = ran(argv, crate.folder, crate.manifest, cache, seconds)
         wheels = list(Path(out).glob("*.whl"))
         if code is None:
             return f"not within {seconds:g} s"
@@ -130,6 +126,18 @@ def _wheel(crate: Crate, into: Path, cache: Path, seconds: float) -> str:
         with zipfile.ZipFile(wheels[0]) as wheel:
             wheel.extractall(into)
     return ""
+
+
+def ran(argv: list[str], folder: Path, manifest: Path, cache: Path, seconds: float) -> tuple[int | None, str]:
+    """(exit code or None if it took too long, what was said on stderr) of a program that runs cargo. Nothing is left in
+    the tree: what it compiles goes to ``cache``, and a Cargo.lock that was not there is taken away."""
+    lock = manifest.with_name("Cargo.lock")
+    locked = lock.exists()
+    env = {**apart.clean(os.environ), "CARGO_TARGET_DIR": str(cache), "CARGO_TERM_COLOR": "never"}
+    code, _, said = apart.process(argv, folder, env, "", seconds)
+    if not locked:
+        lock.unlink(missing_ok=True)
+    return code, said
 
 
 def _told(said: str) -> str:

@@ -53,6 +53,11 @@ class Run:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # what the run was asked to do, as it told
 
     @property
+    def shut(self) -> tuple[str, ...]:
+        """The checks that keep all others from being asked."""
+        return tuple(check for check in SHUT if check in self.findings)
+
+    @property
     def green(self) -> bool:
         """Every check that was expected is there and EQUAL, and pytest ended as it does then."""
         return (

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from repair_agent.canary import canary
-from repair_agent.findings import OPEN, SHUT, Run
+from repair_agent.findings import OPEN, Run
 from repair_agent.groups import Group
 from repair_agent.question import Question
 from repair_agent.suite import Begun, judged, place, silent
@@ -84,9 +84,7 @@ def ruled(case: Step, frozen: Frozen, begun: Begun | None = None) -> Ruling:
     told = any(_word(run, c) != "MISSING" for c in asked)
     if told and not _turned(before, run, asked):  # cheap, as the rest was not run; most attempts end here
         return Ruling(False, f"no check of the group turned EQUAL: {_still(run, asked)}")
-    improved = (
-        _turned(before, run, tuple(run.findings)) if opened else (_shut(before) or (OPEN,) if _opened(run) else ())
-    )
+    improved = _turned(before, run, tuple(run.findings)) if opened else _let_in(before, run)
     regressed = tuple(c for c, f in before.findings.items() if f.word == "EQUAL" and _word(run, c) != "EQUAL")
     if run.trouble:
         return Ruling(False, run.trouble, run, improved, regressed)
@@ -95,7 +93,7 @@ def ruled(case: Step, frozen: Frozen, begun: Begun | None = None) -> Ruling:
     if opened and not set(improved) & {*case.group.checks}:
         return Ruling(False, f"no check of the group turned EQUAL: {_still(run, case.group.checks)}", run, improved)
     if not opened and not improved:
-        return Ruling(False, f"the pair still does not open and run: {_still(run, _shut(run))}", run)
+        return Ruling(False, f"the pair still does not open and run: {_still(run, run.shut)}", run)
     what = "the pair opens and runs" if not opened else f"{len(improved)} checks turned EQUAL"
     return Ruling(True, what, run, improved)
 
@@ -199,12 +197,12 @@ def _asked(case: Step) -> tuple[str, ...]:
 
 
 def _opened(run: Run) -> bool:
-    return bool(run.findings) and not _shut(run)
+    return bool(run.findings) and not run.shut
 
 
-def _shut(run: Run) -> tuple[str, ...]:
-    """What keeps other checks from being asked."""
-    return tuple(check for check in SHUT if check in run.findings)
+def _let_in(before: Run, after: Run) -> tuple[str, ...]:
+    """What kept other checks from being asked, and does no more."""
+    return before.shut or (OPEN,) if _opened(after) else ()
 
 
 def _word(run: Run, check: str) -> str:

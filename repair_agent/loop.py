@@ -18,7 +18,7 @@ from pytest_envequiv import whole
 from repair_agent import gate
 from repair_agent.budget import Budget, Exhausted
 from repair_agent.case import Attempt, Case, Engine
-from repair_agent.findings import SHUT, Finding, Run
+from repair_agent.findings import Finding, Run
 from repair_agent.groups import Group, groups
 from repair_agent.journal import Journal
 from repair_agent.question import Question
@@ -225,7 +225,7 @@ def _last_word(plan: Plan, point: Checkpoint) -> tuple[gate.Ruling, Checkpoint]:
 
 def _expected(point: Checkpoint) -> tuple[str, ...]:
     """All checks that any run has had: a repair cannot pass by dropping what is compared."""
-    had = () if {*SHUT} & {*point.baseline.findings} else point.baseline.expected
+    had = () if point.baseline.shut else point.baseline.expected
     return tuple(dict.fromkeys((*had, *point.run.expected)))
 
 

@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from repair_agent.budget import Budget
-from repair_agent.findings import SHUT, Run
+from repair_agent.findings import Run
 from repair_agent.loop import Checkpoint, Step
 
 SCHEMA_VERSION = 1
@@ -81,7 +81,7 @@ def words(run: Run) -> dict[str, int]:
 
 def stand(run: Run) -> str:
     """What is green, in a few words."""
-    if run.trouble or {*SHUT} & {*run.findings}:
+    if run.trouble or run.shut:
         return "the pair does not open and run"
     return f"{words(run).get('EQUAL', 0)} of {len(run.expected)} EQUAL"
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repair_agent import apart, suite
+from repair_agent import crates, suite
 from repair_agent.case import Case
 from repair_agent.model import aside, editor, wording
 from repair_agent.model.editor import Files, Refused
@@ -241,14 +239,7 @@ class Tools:
         if cargo is None:
             raise Refused("cargo is not installed here")
         argv = [cargo, "check", "--quiet", "--offline", "--message-format", "short"]
-        env = apart.clean(suite.environment(self.case.question, self.case.tree.root))
-        # Nothing is left in the tree: what cargo builds goes elsewhere, and is kept there for the next time.
-        env["CARGO_TARGET_DIR"] = str(Path(tempfile.gettempdir()) / f"envequiv-repair-cargo-{os.getuid()}" / crate.name)
-        lock = crate / "Cargo.lock"
-        locked = lock.exists()
-        code, _, said = apart.process(argv, crate, env, "", self._seconds)
-        if not locked:
-            lock.unlink(missing_ok=True)
+        code, said = crates.ran(argv, crate, crate / "Cargo.toml", suite.compiled(), self._seconds)
         if code == 0:
             return "cargo check: no errors." + (f"\n{said}" if said.strip() else "")
         return f"cargo check failed (exit code {code}):\n{said}"

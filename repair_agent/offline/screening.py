@@ -345,9 +345,9 @@ class _Screen:
                 if self.case.saved.trouble:
                     if not self.case.saved.asked:  # the target's own calls fail: those that still do are soon told
                         backend.reset(seeds_for(self.job.settings.seed, 57, count=RESETS))
-                    return _passed(self._asked_anew(candidate, backend))
-                if not self.case.wanted:
-                    return _passed(self._checked(backend))
+                    return self._asked_anew(candidate, backend)
+                if not self.case.wanted and not self._checked(backend):
+                    return None
                 return Passed(clean, count)
         except (Exception, SystemExit):  # whatever a candidate does while it is loaded and traced
             return None
@@ -359,10 +359,10 @@ class _Screen:
         with unplayed, loading.loaded(name, self.options, file, text, self.case.saved.spec) as backend:
             yield backend
 
-    def _asked_anew(self, candidate: Candidate, backend: Any) -> bool | None:
+    def _asked_anew(self, candidate: Candidate, backend: Any) -> Passed | None:
         """More may be known of the reference with this candidate as the target than with the target as it is."""
         if self.left <= 0:
-            return mended(self.case, misses(self.case.saved, backend)) if self.case.saved.asked else None
+            return self._mended(misses(self.case.saved, backend)) if self.case.saved.asked else None
         self.left -= 1
         saved = _opened(self.job, self.ref, backend)
         now = misses(saved, backend)
@@ -373,25 +373,25 @@ class _Screen:
             with suppress(Exception), original as target:  # as it is, the target may not even be traced
                 self.case = _held(self.job, saved, target)
         if not any(rows.any() for rows in now.values()):
-            return None if many(saved, strays(saved, backend, now)) else True
-        return mended(self.case, now) if not saved.trouble and self.case.before.keys() == now.keys() else None
+            count = strays(saved, backend, now)
+            return None if many(saved, count) else Passed(True, count)
+        return self._mended(now) if not saved.trouble and self.case.before.keys() == now.keys() else None
 
-    def _checked(self, backend: Any) -> bool | None:
+    def _mended(self, now: Misses) -> Passed | None:
+        clean = mended(self.case, now)
+        return None if clean is None else Passed(clean)
+
+    def _checked(self, backend: Any) -> bool:
         """Where saved transitions show nothing wrong: what the first of the checks says."""
         with tempfile.TemporaryDirectory() as output:
             judge = Judge(replace(self.job.settings, output=output), ref=self.ref, target=backend, shrink=False)
-            equal = all(judge.run(check).word == EQUAL for check in self.job.checks[:1])
-        return True if equal else None
+            return all(judge.run(check).word == EQUAL for check in self.job.checks[:1])
 
     @property
     def ref(self) -> Any:
         if self._ref is None:
             self._ref = _remembering(self.job)
         return self._ref
-
-
-def _passed(clean: bool | None) -> Passed | None:
-    return None if clean is None else Passed(clean)
 
 
 def mended(case: Case, now: Misses) -> bool | None:
